@@ -1,0 +1,1 @@
+"""The domain: types, rules and arithmetic of Unmask, without I/O and without any framework."""

@@ -1,0 +1,122 @@
+"""What the domain needs from the world, as protocols; adapters implement them, one contract suite each tests them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.core.cards import Card, ModelRef
+from unmask.core.domain import Case, CaseUpdate, Decision, Event, Findings, Message, PictureInfo, Verdict
+
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
+class Clock(Protocol):
+    """Time; tests move it."""
+
+    def now(self) -> datetime:
+        """The present, timezone-aware UTC."""
+
+
+class BlobStore(Protocol):
+    """Objects by key.  A key is slash-separated; the first part is the tenant."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Stores `data`; the same key again replaces it atomically.  Raises `Unavailable`."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes at `key`; raises `UnknownBlob` when there are none."""
+
+    def size(self, key: str) -> int:
+        """Length in bytes without reading them; raises `UnknownBlob`."""
+
+    def delete(self, key: str) -> None:
+        """Removes the object; a key that does not exist is no error."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All keys that begin with `prefix`, in order."""
+
+
+class CaseStore(Protocol):
+    """The truth: cases, findings, verdicts, decisions and the outbox.  Each method is one transaction.
+
+    All raise `Unavailable` when the store cannot be reached.  No method sees another tenant's rows.
+    """
+
+    def accept(self, case: Case) -> Case:
+        """Inserts a new case, or returns the one that (tenant, idempotency_key) already has.
+
+        An empty key never matches.  Raises `IdempotencyConflict` when that case has another `body_sha256`.
+        """
+
+    def case(self, tenant: str, case_id: str) -> Case:
+        """The case; raises `UnknownCase`."""
+
+    def picture(self, tenant: str, sha256: str) -> PictureInfo | None:
+        """The stored picture of those bytes, or None."""
+
+    def findings(self, tenant: str, case_id: str) -> Findings:
+        """What the stages have stored for the case."""
+
+    def verdict(self, tenant: str, sha256: str, release: str, policy: str) -> Verdict | None:
+        """The verdict of that key, or None."""
+
+    def verdict_of(self, tenant: str, case_id: str) -> Verdict | None:
+        """The case's verdict under its own id and timings, its action that of the last decision; None before it is decided."""
+
+    def decisions(self, tenant: str, case_id: str) -> Sequence[Decision]:
+        """The case's decisions, oldest first."""
+
+    def commit(self, expected: Case, update: CaseUpdate) -> bool:
+        """Writes `update` if the row still has expected.stage and expected.revision; False (and nothing written) if not."""
+
+    def due(self, now: datetime, limit: int) -> Sequence[Case]:
+        """Open cases with due_at <= now, oldest first, at most `limit`, over all tenants (for the sweeper)."""
+
+    def verdicts(self, tenant: str) -> Iterator[Verdict]:
+        """Every verdict of the tenant, oldest first (policy replay)."""
+
+    def outbox(self, limit: int) -> Sequence[Event]:
+        """Events not yet marked as sent, oldest first."""
+
+    def sent(self, event_ids: Iterable[str]) -> None:
+        """Marks events as accepted by their receiver."""
+
+
+class ModelServer(Protocol):
+    """Runs models of exact versions.  Thread-safe; batching across calls is its own business."""
+
+    def card(self, ref: ModelRef) -> Card:
+        """The card of that version; raises `BadModel` when it is missing, broken or has another sha256."""
+
+    def infer(self, ref: ModelRef, inputs: Tensors) -> Tensors:
+        """Runs one batch (first axis N of every tensor) and returns every output of the card.
+
+        N larger than the card's max_batch_size is split and put together again.  Raises `BadModel` for a wrong name, dtype or
+        shape, `Unavailable` when the server does not answer.
+        """
+
+
+class StageQueue(Protocol):
+    """Carries hints; may lose, repeat or reorder them: the store is the truth."""
+
+    def publish(self, message: Message) -> None:
+        """Hands a message to whoever works its step.  Raises `Unavailable`; the sweeper repairs what was not published."""
+
+
+class EventSink(Protocol):
+    """Takes outgoing events; at least once, always the same event id."""
+
+    def send(self, event: Event) -> None:
+        """Delivers one event; raises `Unavailable` when it was not accepted."""
+
+
+class Fetcher(Protocol):
+    """Reads a URL under the deployment's rules (schemes, addresses, size, time)."""
+
+    def fetch(self, url: str, limit: int) -> bytes:
+        """At most `limit` bytes; raises `BadRequest` for a refused address, `BadImage` past the limit, else `Unavailable`."""

@@ -1,0 +1,120 @@
+"""The library: `Unmask().check(picture)` in this process, without a server."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from unmask.bootstrap import Parts, forgetful, inline_world
+from unmask.core.domain import BytesSource, State, Submission, Verdict
+from unmask.core.errors import BadImage, StoreCorrupt, UnmaskError, from_code
+from unmask.core.submit import accept
+from unmask.core.world import World
+from unmask.settings import Settings
+
+Picture = bytes | str | os.PathLike[str]
+TENANT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One answer of `check_many`: the verdict, or the error that stands in its place."""
+
+    source: Picture
+    verdict: Verdict | None
+    error: UnmaskError | None
+
+
+class Unmask:
+    """Judges pictures in this process; thread-safe, models loaded once.
+
+    `models` is a model repository, `state` a folder that keeps cases and verdicts (without it nothing is kept), `policy`
+    a YAML file, `threads` how many processors to use; what is not given comes from UNMASK_* (see `Settings`).
+    Raises `BadModel`, `BadPolicy` or `BadConfig` when these cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
+        policy: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        told = {"models": models, "state": state, "policy": policy}
+        paths = {name: Path(value) for name, value in told.items() if value is not None}
+        settings = replace(Settings.from_environment(), **paths)
+        parts = Parts(settings if threads is None else replace(settings, threads=threads))
+        self._world = inline_world(parts)
+        self._keeps = settings.state is not None
+        self._workers = parts.threads + 1
+        self._limit = parts.limits.bytes
+
+    def check(self, picture: Picture) -> Verdict:
+        """The verdict of one picture, given as bytes or as a path.
+
+        Raises `BadImage` when it is refused, `BadModel` or `Unavailable` when it could not be judged.
+        """
+        data = picture if isinstance(picture, bytes) else self._read(picture)
+        world = self._world if self._keeps else forgetful(self._world)
+        verdict = _judged(world, data)
+        return verdict if isinstance(picture, bytes) else replace(verdict, path=os.fspath(picture))
+
+    def check_many(self, pictures: Iterable[Picture]) -> Iterator[Checked]:
+        """One answer a picture, in order, while later ones are worked on; holds a few pictures at a time, never all."""
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="check") as pool:
+            waiting: deque[Future[Checked]] = deque()
+            try:
+                for picture in pictures:
+                    waiting.append(pool.submit(self._checked, picture))
+                    if len(waiting) > 2 * self._workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _checked(self, picture: Picture) -> Checked:
+        try:
+            return Checked(picture, self.check(picture), None)
+        except UnmaskError as error:
+            return Checked(picture, None, error)
+
+    def _read(self, path: str | os.PathLike[str]) -> bytes:
+        """At most one byte more than the limit, so that a huge file costs nothing; a pipe or device is no picture."""
+        try:
+            if not Path(path).is_file():
+                what = "is a folder" if Path(path).is_dir() else "is not a regular file" if Path(path).exists() else "not found"
+                raise BadImage(what)
+            with Path(path).open("rb") as file:
+                return file.read(self._limit + 1)
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Nothing runs between checks; here for symmetry with `with`."""
+
+    def __enter__(self) -> Unmask:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _judged(world: World, data: bytes) -> Verdict:
+    """Submits, lets the inline queue run the case to its end, and reads what the store then says."""
+    accepted = accept(world, Submission(TENANT, BytesSource(data)))
+    case = world.store.case(TENANT, accepted.id)
+    if case.failure is not None:
+        raise from_code(case.failure.code, case.failure.detail)
+    verdict = world.store.verdict_of(TENANT, case.id)
+    if case.state is not State.DECIDED or verdict is None:
+        raise StoreCorrupt(f"case {case.id} ended neither decided nor failed (state {case.state}, stage {case.stage})")
+    return verdict
