@@ -1,0 +1,181 @@
+# Unmask's tasks. `make` alone prints them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# The first CPython that will do; `make PYTHON=/path/to/python3.12 …` chooses another. Looked for only when an environment is made.
+PYTHON = $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+TRAIN := .venv-training/bin
+FACES ?= $(UNMASK_FACES)
+MANIPULATED ?= $(UNMASK_MANIPULATED)
+OUT ?= build
+ARGS ?=
+# What `buf breaking` compares with: the last published main, where there is a remote.
+AGAINST ?= $(shell git rev-parse --quiet --verify origin/main >/dev/null 2>&1 && echo origin/main || echo main)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# $(call install,VENV,LOCK): the locked files, every one checked against its hash. uv does it in seconds but does not read pip's
+# configuration, so where only pip's own index can be reached pip does the same.
+define install
+	@echo "installing $(2) into $(1)"
+	@$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --no-deps -r $(2) \
+		|| $(1)/bin/python -m pip install --quiet --require-hashes --no-deps -r $(2)
+endef
+
+# $(call editable,VENV,DIR): the checkout itself, built by the locked setuptools.
+define editable
+	@$(BIN)/uv pip install --quiet --python $(1)/bin/python --offline --no-deps --no-build-isolation --editable $(2)
+endef
+
+# $(call venv,DIR): an environment with pip (`unmask models fetch` runs it).
+define venv
+	@test -n "$(PYTHON)" || { echo "CPython 3.11, 3.12 or 3.13 is needed: none found on PATH (make PYTHON=/path/to/python)" >&2; exit 2; }
+	@$(PYTHON) -m venv $(1) || { echo "could not make $(1): on Debian and Ubuntu, install python3-venv" >&2; exit 2; }
+endef
+
+##@ Start here
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: .venv/.demo fetch ## a photograph, a generated face and a doctored photograph -> three verdicts and a page to look at
+	@$(BIN)/unmask demo --out $(OUT)/demo $(ARGS)
+
+.PHONY: test
+test: test-fast test-training ## every test (sets up both environments)
+
+.PHONY: test-fast
+test-fast: setup ## the tests of the serving half
+	@$(BIN)/python -m pytest tests --ignore=tests/training $(ARGS)
+
+.PHONY: test-training
+test-training: .venv-training/.ready fetch ## the tests of the training half
+	@$(TRAIN)/python -m pytest tests/training $(ARGS)
+
+##@ Environments
+
+.PHONY: setup
+setup: .venv/.dev fetch ## .venv with everything to run, test and lint, and the face detector's weights
+
+.PHONY: setup-training
+setup-training: .venv-training/.ready ## .venv-training with torch (about 1 GB)
+
+.venv/.tools: locks/tools.txt
+	$(call venv,.venv)
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r locks/tools.txt
+	@touch $@
+
+.venv/.demo: locks/demo.txt pyproject.toml .venv/.tools
+	$(call install,.venv,locks/demo.txt)
+	$(call editable,.venv,.)
+	@touch $@
+
+.venv/.dev: locks/dev.txt pyproject.toml .venv/.tools
+	$(call install,.venv,locks/dev.txt)
+	$(call editable,.venv,.)
+	@touch .venv/.demo $@
+
+# pip and not uv for torch: pip knows where this machine finds its CPU build (find-links, extra indexes), and takes it before PyPI's.
+.venv-training/.ready: locks/training.txt training/constraints-cpu.txt training/pyproject.toml pyproject.toml .venv/.tools
+	$(call venv,.venv-training)
+	$(call install,.venv-training,locks/training.txt)
+	@echo "installing torch into .venv-training"
+	@$(TRAIN)/python -m pip install --quiet --constraint training/constraints-cpu.txt torch
+	$(call editable,.venv-training,.)
+	$(call editable,.venv-training,training)
+	@touch $@
+
+.PHONY: lock
+lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*.in (ARGS=--upgrade for newer versions)
+	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS) "$$@"; }; \
+	compile locks/tools.in -o locks/tools.txt; \
+	compile pyproject.toml --extra demo --extra dev -c locks/tools.txt -o locks/dev.txt; \
+	compile pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt; \
+	compile locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
+	sed -i -E 's/ ; [^\\]*\\$$/ \\/' locks/*.txt # every line says "Linux, x86-64, CPython < 3.14", as pyproject.toml does once
+
+##@ Checks
+
+.PHONY: lint
+lint: .venv/.dev lint-style lint-types lint-imports proto-check ## style, types, imports, protos
+
+.PHONY: lint-style
+lint-style: .venv/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: lint-types
+lint-types: .venv/.dev
+	@$(BIN)/mypy services/unmask training/unmask_training
+
+.PHONY: lint-imports
+lint-imports: .venv/.dev
+	@PYTHONPATH=services:training $(BIN)/lint-imports
+
+.PHONY: format
+format: .venv/.dev ## put the sources into the house's format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+##@ Protos
+
+PROTOC = $(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/unmask/v1/*.proto
+
+.PHONY: proto
+proto: .venv/.dev ## write services/unmask/v1 again from proto/
+	@rm -f services/unmask/v1/*_pb2*.py services/unmask/v1/*_pb2.pyi
+	@$(call PROTOC,services)
+
+.PHONY: proto-check
+proto-check: .venv/.dev ## the checked-in code is what proto/ gives; buf lint; buf breaking against main
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(call PROTOC,"$$fresh"); \
+	diff -r --exclude=__init__.py --exclude=__pycache__ "$$fresh/unmask/v1" services/unmask/v1 \
+		|| { echo "services/unmask/v1 is not what proto/ gives: run make proto" >&2; exit 1; }
+	@$(BIN)/buf lint
+	@if git cat-file -e "$(AGAINST):buf.yaml" 2>/dev/null; then $(BIN)/buf breaking --against ".git#ref=$(AGAINST)"; \
+	else echo "buf breaking: skipped, $(AGAINST) has no protos to compare with yet"; fi
+
+##@ Models
+
+.PHONY: fetch
+fetch: .venv/.demo ## only fetch (setup, demo and test do)
+	@$(BIN)/unmask models fetch
+
+.PHONY: models
+models: fetch ## fetch what weights.lock names, then check every file of model_repository/
+	@$(BIN)/unmask models verify
+
+.PHONY: bench
+bench: setup ## pictures per second end to end over what decoding and the models alone allow
+	@$(BIN)/python bench/embedded.py $(ARGS)
+
+.PHONY: train-detector
+train-detector: .venv-training/.ready fetch ## train the detector (FACES=DIR, OUT=DIR; hours)
+	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR" >&2; exit 2; }
+	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/detector/data"
+	@$(TRAIN)/unmask-train fit --config training/configs/detector.yaml $(ARGS)
+
+.PHONY: train-localizer
+train-localizer: .venv-training/.ready fetch ## train the localizer (FACES=DIR, MANIPULATED=DIR, OUT=DIR; hours)
+	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR MANIPULATED=DIR" >&2; exit 2; }
+	@$(TRAIN)/unmask-train manipulate --faces "$(FACES)" --out "$(OUT)/localizer/data" --count 3000 --seed 1
+	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml $(ARGS)
+
+##@ Cleaning
+
+.PHONY: clean
+clean: ## what builds and tools left behind (environments, models and data stay)
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache services/*.egg-info training/*.egg-info
+	@find services training tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: clean-all
+clean-all: clean ## the environments too
+	@rm -rf .venv .venv-training
