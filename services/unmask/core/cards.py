@@ -117,7 +117,8 @@ class Card:
         card = _Reader(where, _json(text, where))
         if card.get("schema", str) != CARD_SCHEMA:
             raise BadModel(f"{where}: schema is not {CARD_SCHEMA}")
-        files = {name: _Reader(f"{where}: files", entry).get("sha256", str) for name, entry in card.get("files", Mapping).items()}
+        entries = card.get("files", Mapping)
+        files = {name: _Reader(f"{where}: files", entry).get("sha256", str) for name, entry in entries.items()}
         if "model.onnx" not in files:
             raise BadModel(f"{where}: files names no model.onnx")
         calibration = card.data.get("calibration")

@@ -52,4 +52,4 @@ class RetryRule:
 
     def delay(self, attempts: int) -> timedelta:
         """How long to wait after `attempts` (>= 1) failed attempts."""
-        return min(self.first * 2 ** min(attempts - 1, 20), self.longest)
+        return min(self.first * (1 << min(attempts - 1, 20)), self.longest)

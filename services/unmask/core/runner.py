@@ -1,4 +1,4 @@
-"""The step function: load, run the pure handler, compare-and-set, publish what follows.  Every way of running goes through it."""
+"""The step function that every way of running goes through: load, handle, compare-and-set, publish what follows."""
 
 from __future__ import annotations
 
