@@ -1,0 +1,62 @@
+"""What all tests share: where things are, how data and backends that may be missing are asked for, hypothesis' profiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+CI = os.environ.get("CI", "") == "true"
+
+# In CI the same examples every time: a red run must be somebody's change, and never a slow machine's.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if CI else "default")
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test because a backend is not there; in CI, where every backend has to be, fails it."""
+    if CI:
+        pytest.fail(f"{what} (in CI every backend must be there)", pytrace=False)
+    pytest.skip(what)
+
+
+def _data(variable: str) -> Path:
+    """A folder of data named by the environment; data are optional everywhere, so this skips even in CI."""
+    place = os.environ.get(variable, "")
+    if not place:
+        pytest.skip(f"{variable} does not say where the data are")
+    folder = Path(place)
+    if not (folder / "manifest.csv").is_file():
+        pytest.fail(f"{variable} names {place}, which holds no manifest.csv", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The checkout's model repository, with the face detector fetched."""
+    if not (ROOT / "model_repository/face_detector/1/model.onnx").is_file():
+        missing("the face detector is not fetched: run make fetch")
+    return ROOT / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def faces() -> Path:
+    """The face corpus (UNMASK_FACES): manifest.csv and pictures."""
+    return _data("UNMASK_FACES")
+
+
+@pytest.fixture(scope="session")
+def manipulated() -> Path:
+    """The corpus of doctored faces (UNMASK_MANIPULATED): manifest.csv, pictures and masks."""
+    return _data("UNMASK_MANIPULATED")
