@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-TEXT = set(".py .pyi .md .toml .txt .in .yaml .yml .json .lock .proto .html .j2 .cfg .pbtxt".split()) | {""}
+TEXT = {".py", ".pyi", ".md", ".toml", ".txt", ".in", ".yaml", ".yml", ".json", ".lock", ".proto", ".html", ".j2", ".pbtxt", ""}
 # A home, a mount or a temporary place of somebody's machine; URLs and what the product itself names (/dev/null) are fine.
 PRIVATE_PLACE = re.compile(r"(?<![\w./:-])/(?:home|root|work|mnt|Users|srv|opt)/[\w.-]+")
 INDEX_HOST = re.compile(
