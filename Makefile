@@ -87,7 +87,7 @@ setup-training: .venv-training/.ready ## .venv-training with torch (about 1 GB)
 	$(call venv,.venv-training)
 	$(call install,.venv-training,locks/training.txt)
 	@echo "installing torch into .venv-training"
-	@$(TRAIN)/python -m pip install --quiet --constraint training/constraints-cpu.txt torch
+	@$(TRAIN)/python -m pip install --quiet --no-warn-conflicts --constraint training/constraints-cpu.txt torch
 	$(call editable,.venv-training,.)
 	$(call editable,.venv-training,training)
 	@touch $@
@@ -99,7 +99,7 @@ lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*
 	compile locks/tools.in -o locks/tools.txt; \
 	compile pyproject.toml --extra demo --extra dev -c locks/tools.txt -o locks/dev.txt; \
 	compile pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt; \
-	compile locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
+	compile pyproject.toml locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
 	sed -i -E 's/ ; [^\\]*\\$$/ \\/' locks/*.txt # every line says "Linux, x86-64, CPython < 3.14", as pyproject.toml does once
 
 ##@ Checks
