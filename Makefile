@@ -4,10 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
+.NOTPARALLEL:
 
 # The first CPython that will do; `make PYTHON=/path/to/python3.12 …` chooses another. Looked for only when an environment is made.
-PYTHON = $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo "$$p"; break; }; done)
+SUITABLE := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null
+PYTHON = $(shell for p in python3 python3.13 python3.12 python3.11; do "$$p" $(SUITABLE) && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 TRAIN := .venv-training/bin
 FACES ?= $(UNMASK_FACES)
@@ -34,8 +35,8 @@ endef
 
 # $(call venv,DIR): an environment with pip (`unmask models fetch` runs it).
 define venv
-	@test -n "$(PYTHON)" || { echo "CPython 3.11, 3.12 or 3.13 is needed: none found on PATH (make PYTHON=/path/to/python)" >&2; exit 2; }
-	@$(PYTHON) -m venv $(1) || { echo "could not make $(1): on Debian and Ubuntu, install python3-venv" >&2; exit 2; }
+	@"$(PYTHON)" $(SUITABLE) || { echo "CPython 3.11, 3.12 or 3.13 is needed: none found on PATH (make PYTHON=/path/to/python)" >&2; exit 2; }
+	@"$(PYTHON)" -m venv $(1) || { echo "could not make $(1): on Debian and Ubuntu, install python3-venv" >&2; exit 2; }
 endef
 
 ##@ Start here
