@@ -1,0 +1,31 @@
+"""The pure step `ingest`: bytes are a picture within the limits, whole, and named by their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+
+from unmask.core.domain import PictureInfo
+from unmask.core.pictures import DecodedCache, ImageLimits, decode, inspect
+from unmask.core.submit import picture_key
+from unmask.ingestion.provenance import claims
+
+
+def ingest(tenant: str, data: bytes, *, limits: ImageLimits, cache: DecodedCache) -> PictureInfo:
+    """What is known of a picture before its pixels are looked at; raises `BadImage`.
+
+    The picture is decoded here once: only that shows that the file is whole, and the pixels stay in `cache` under its sha256
+    for the stage that follows in this process.
+    """
+    header = inspect(data, limits)
+    sha256 = hashlib.sha256(data).hexdigest()
+    height, width = cache.get(sha256, lambda: decode(data, limits)).shape[:2]
+    return PictureInfo(
+        tenant=tenant,
+        sha256=sha256,
+        blob_key=picture_key(tenant, sha256),
+        bytes=len(data),
+        format=header.format,
+        width=width,
+        height=height,
+        claims=claims(data),
+    )
