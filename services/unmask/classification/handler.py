@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from unmask.core.cards import Card, Release
 from unmask.core.domain import Classified, FaceRow
 from unmask.core.errors import BadModel
-from unmask.core.images import Pixels, views_of
+from unmask.core.images import Chip, Pixels, chips_of, cut
 from unmask.core.ports import ModelServer
 
 
 def classify(picture: Pixels, faces: tuple[FaceRow, ...], release: Release, models: ModelServer) -> tuple[Classified, ...]:
     """One result a face; all faces of the picture, (H, W, 3) uint8 RGB, are one batch."""
-    if not faces:
+    return classify_chips(chips_of(picture, faces), release, models)
+
+
+def classify_chips(chips: Sequence[Chip], release: Release, models: ModelServer) -> tuple[Classified, ...]:
+    """One result a chip; all chips are one batch."""
+    if not chips:
         return ()
     ref = release.model("detector")
     card = models.card(ref)
-    if card.view is None:
+    view = card.view
+    if view is None:
         raise BadModel(f"model {card.name} {card.version}: a detector's card must state a view, not 'canvas'")
-    views, _ = views_of(picture, faces, card.view)
-    outputs = models.infer(ref, {card.input.name: views})
+    outputs = models.infer(ref, {card.input.name: np.stack([cut(chip, view) for chip in chips])})
     synthetic = outputs["synthetic"].astype(np.float64)
     family = outputs["family"].astype(np.float64) if "family" in outputs else None
     return tuple(_result(card, float(logit), None if family is None else family[i]) for i, logit in enumerate(synthetic))
