@@ -1,0 +1,96 @@
+"""Holds a whole model repository against its cards, its release, its lock and the graphs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from unmask.adapters.model_repository import CONFIG_NAME, ModelRepository
+from unmask.adapters.models_local import check_contract, open_session
+from unmask.adapters.triton_config import config_text
+from unmask.adapters.wheel_weights import LOCK_NAME, read_lock
+from unmask.core.cards import Card, ModelRef
+from unmask.core.errors import BadModel
+
+
+def problems(root: Path) -> Iterator[str]:
+    """Every fault of the repository at `root`, one line each: files, contracts, config.pbtxt, weights.lock, release.json."""
+    repository = ModelRepository(root)
+    refs = list(repository.versions())
+    if not refs:
+        yield f"{root}: holds no model version"
+    for ref in refs:
+        yield from _version(repository, ref)
+    for name, same in groupby(refs, key=lambda ref: ref.name):
+        yield from _config(repository, name, list(same))
+    yield from _lock(repository)
+    try:
+        repository.release()
+    except BadModel as error:
+        yield error.detail
+
+
+def configs(repository: ModelRepository) -> dict[Path, str]:
+    """The config.pbtxt that every model should have, by path; raises `BadModel` where a card is broken."""
+    return {
+        repository.root / name / CONFIG_NAME: config_text([repository.card(ref) for ref in same])
+        for name, same in groupby(repository.versions(), key=lambda ref: ref.name)
+    }
+
+
+def _version(repository: ModelRepository, ref: ModelRef) -> Iterator[str]:
+    try:
+        card = repository.card(ref)
+    except BadModel as error:
+        yield error.detail
+        return
+    for name in card.files:
+        try:
+            data = repository.file(ref, name)
+            if name == "model.onnx":
+                check_contract(card, open_session(data, 1, f"model {ref.name}/{ref.version}"))
+        except BadModel as error:
+            yield error.detail
+            continue
+        stated = _stated_bytes(card, name)
+        if stated not in {None, len(data)}:
+            yield f"{repository.folder(ref) / name}: has {len(data)} bytes, the card says {stated}"
+
+
+def _stated_bytes(card: Card, name: str) -> object:
+    entry = card.raw["files"][name]
+    return entry.get("bytes") if isinstance(entry, dict) else None
+
+
+def _config(repository: ModelRepository, name: str, refs: list[ModelRef]) -> Iterator[str]:
+    path = repository.root / name / CONFIG_NAME
+    try:
+        wanted = config_text([repository.card(ref) for ref in refs])
+    except BadModel as error:
+        # A broken card has been named already; cards that contradict each other have not.
+        if "card.json" not in error.detail:
+            yield error.detail
+        return
+    found = path.read_text(encoding="utf-8") if path.is_file() else None
+    if found != wanted:
+        yield f"{path}: {'missing' if found is None else 'is not what the cards give'}; run `unmask models config`"
+
+
+def _lock(repository: ModelRepository) -> Iterator[str]:
+    """What is fetched must be what the cards name."""
+    try:
+        entries = read_lock(repository.root)
+    except BadModel as error:
+        yield error.detail
+        return
+    for entry in entries.values():
+        if entry.product is None:
+            continue
+        name, version, file = Path(entry.product.path).parts
+        try:
+            card = repository.card(ModelRef(name, int(version)))
+        except BadModel:
+            continue
+        if card.files.get(file) != entry.product.sha256:
+            yield f"{repository.root / LOCK_NAME}: {entry.name}: the product's sha256 is not the one that the card names"
