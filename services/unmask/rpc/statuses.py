@@ -1,0 +1,84 @@
+"""Errors to gRPC statuses and back: google.rpc ErrorInfo names the error, RetryInfo says when to come again."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from unmask.core import errors
+from unmask.core.errors import UnmaskError
+
+DOMAIN: Final = "unmask"
+RETRY_SECONDS: Final = 1
+# Statuses travel in HTTP/2 trailers, of which peers take 8 KiB by default, and the text travels twice.
+_LONGEST: Final = 1000
+# Looked up along an error's classes, so that a new error takes the status of what it is derived from.
+_CODES: Final[dict[type[UnmaskError], grpc.StatusCode]] = {
+    errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownCase: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownBlob: grpc.StatusCode.NOT_FOUND,
+    errors.NotReady: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.IdempotencyConflict: grpc.StatusCode.ALREADY_EXISTS,
+    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    UnmaskError: grpc.StatusCode.INTERNAL,
+}
+# What gRPC itself says, without our ErrorInfo.
+_PLAIN: Final[dict[grpc.StatusCode, type[UnmaskError]]] = {
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.QuotaExceeded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.UNIMPLEMENTED: errors.BadConfig,
+    grpc.StatusCode.UNAUTHENTICATED: errors.BadConfig,
+    grpc.StatusCode.PERMISSION_DENIED: errors.BadConfig,
+}
+
+
+def code_of(error: UnmaskError) -> grpc.StatusCode:
+    """The status code of an error."""
+    return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+
+
+def to_status(error: UnmaskError) -> status_pb2.Status:
+    """The google.rpc.Status of an error, with its details."""
+    code = code_of(error)
+    text = error.detail.encode("utf-8", "backslashreplace").decode()
+    status = status_pb2.Status(code=code.value[0], message=text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+    _attach(status, error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN))
+    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(RETRY_SECONDS)
+        _attach(status, retry)
+    return status
+
+
+def _attach(status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def from_rpc_error(error: grpc.Call | grpc.aio.AioRpcError) -> UnmaskError:
+    """The error that a failed call stands for: the same class as on the server where that said so."""
+    try:
+        # A finished aio error answers the same questions as a synchronous call, without being awaited.
+        status = rpc_status.from_call(cast(grpc.Call, error))
+    except ValueError:  # a proxy on the way changed the code or the text
+        status = None
+    for packed in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if packed.Unpack(info) and info.domain == DOMAIN:
+            return errors.from_code(info.reason, status.message)
+    return _plain(error.code(), error.details() or "")
+
+
+def _plain(code: grpc.StatusCode, text: str) -> UnmaskError:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return errors.BadRequest(f"the message is larger than the other side takes ({text})")
+    return _PLAIN.get(code, UnmaskError)(text or code.name.lower())
