@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +23,20 @@ def scene(width: int = 64, height: int = 48) -> Pixels:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
-def encode(pixels: Pixels | Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(pixels: Pixels | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """The file of some pixels."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     out = io.BytesIO()
-    image.save(out, kind, **options)  # type: ignore[arg-type]
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
-def jpeg(pixels: Pixels | None = None, **options: object) -> bytes:
+def jpeg(pixels: Pixels | None = None, **options: Any) -> bytes:
     """A JPEG of high quality."""
     return encode(scene() if pixels is None else pixels, "JPEG", **{"quality": 95, "subsampling": 0, **options})
 
 
-def png(pixels: Pixels | None = None, **options: object) -> bytes:
+def png(pixels: Pixels | None = None, **options: Any) -> bytes:
     """A PNG."""
     return encode(scene() if pixels is None else pixels, "PNG", **options)
 
@@ -109,7 +110,7 @@ def animation(kind: str = "GIF", frames: int = 100) -> bytes:
     """An animation whose first frame is the scene and whose others are plain grey."""
     first = Image.fromarray(scene())
     rest = [Image.new("RGB", first.size, (index * 2 % 256,) * 3) for index in range(1, frames)]
-    options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
     return encode(first, kind, save_all=True, append_images=rest, duration=40, **options)
 
 
@@ -141,7 +142,7 @@ def stored_for(orientation: int, shown: Pixels) -> Pixels:
 def oriented(orientation: int, kind: str = "JPEG", shown: Pixels | None = None) -> bytes:
     """A file of that EXIF orientation that is displayed as `shown` (the scene)."""
     pixels = stored_for(orientation, scene() if shown is None else shown)
-    options: dict[str, object] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": kind == "WEBP"}
     return encode(pixels, kind, exif=exif_block(orientation), **options)
 
 

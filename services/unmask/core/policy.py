@@ -195,14 +195,15 @@ def _action(policy: Policy, subject: _Subject) -> tuple[Action, int | None]:
 
 
 def _matches(when: Condition, subject: _Subject) -> bool:
+    """Whether all that the condition asks holds; what it does not ask is None or empty."""
     families = {likeliest(face) for face in subject.faces if face.label is Label.SYNTHETIC}
     areas = [region.area for face in subject.faces for region in face.regions]
-    asked = (
-        (when.label, lambda: subject.label in when.label),
-        (when.score, lambda: when.score is not None and when.score.holds(subject.score)),
-        (when.doubt, lambda: when.doubt is not None and when.doubt.holds(subject.doubt)),
-        (when.family, lambda: bool(families & when.family)),
-        (when.region_area, lambda: when.region_area is not None and any(when.region_area.holds(area) for area in areas)),
-        (when.provenance, lambda: any(claim.kind in when.provenance for claim in subject.picture.claims)),
+    kinds = {claim.kind for claim in subject.picture.claims}
+    return (
+        (not when.label or subject.label in when.label)
+        and (when.score is None or when.score.holds(subject.score))
+        and (when.doubt is None or when.doubt.holds(subject.doubt))
+        and (not when.family or bool(families & when.family))
+        and (when.region_area is None or any(when.region_area.holds(area) for area in areas))
+        and (not when.provenance or bool(kinds & when.provenance))
     )
-    return all(holds() for condition, holds in asked if condition)
