@@ -20,7 +20,7 @@ _SAME: Final = 3
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """The picture in mode RGB, through its ICC profile when it has a usable one that is not sRGB itself.
 
-    Cost of a 12 megapixel JPEG: 0.11 s with no profile or sRGB's own, 0.28 s with another (two cores, measured).
+    Cost, measured on a 12 megapixel JPEG: 0.09 s in all with no profile or sRGB's own, 0.26 s with another.
     A broken profile, or one for another colour space than the pixels', is passed over, as browsers do: it says how colours
     are shown, not whether there is a picture.
     """

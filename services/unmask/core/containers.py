@@ -14,7 +14,7 @@ from unmask.core.errors import BadImage
 READS: Final = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF"
 # Real files have a few dozen parts (a PNG with 1 KiB IDATs and 20 MiB: 20 000); more is made to waste time.
 _MOST_PARTS: Final = 100_000
-_BOMB_SCANS: Final = 300
+_BOMB_SCANS: Final = 100
 _LARGEST_PROFILE: Final = 4 * 1024 * 1024
 _PNG_PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _MAGIC: Final = (
