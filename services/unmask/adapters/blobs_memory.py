@@ -1,0 +1,43 @@
+"""Blobs in a dictionary: gone with the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from unmask.core.errors import UnknownBlob
+
+
+class MemoryBlobs:
+    """The port `BlobStore` over a dictionary; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        with self._lock:
+            self._objects[key] = bytes(data)
+
+    def get(self, key: str) -> bytes:
+        """See `BlobStore.get`."""
+        with self._lock:
+            try:
+                return self._objects[key]
+            except KeyError:
+                raise UnknownBlob(f"no blob {key!r}") from None
+
+    def size(self, key: str) -> int:
+        """See `BlobStore.size`."""
+        return len(self.get(key))
+
+    def delete(self, key: str) -> None:
+        """See `BlobStore.delete`."""
+        with self._lock:
+            self._objects.pop(key, None)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """See `BlobStore.keys`."""
+        with self._lock:
+            return iter(sorted(key for key in self._objects if key.startswith(prefix)))

@@ -1,0 +1,47 @@
+"""`unmask-train`: prepare data, fit, evaluate, export, release."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from unmask.core.errors import UnmaskError
+
+_MODULES: Final = (
+    "unmask_training.chips",
+    "unmask_training.manipulate",
+    "unmask_training.fitting",
+    "unmask_training.evaluating",
+    "unmask_training.exporting",
+    "unmask_training.release",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="unmask-train", description=__doc__)
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in _MODULES:
+        import_module(name).add_parser(verbs)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 2 for wrong usage or data, with one line that names it."""
+    args = parser().parse_args(arguments)
+    try:
+        code: int = args.run(args)
+    except (UnmaskError, ValueError, OSError) as error:
+        print(f"unmask-train: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def add_paths(command: Any, **paths: str) -> None:
+    """Adds required folder or file options by name."""
+    for name, text in paths.items():
+        command.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True, help=text)

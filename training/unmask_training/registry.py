@@ -1,0 +1,25 @@
+"""Which function trains a recipe, and which measures a task; imported only when used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+RECIPES: Final = {
+    "mobilenet_v2": "unmask_training.detector:fit",
+    "yolov8n-seg": "unmask_training.localizer:fit",
+}
+EVALUATORS: Final = {
+    "synthetic": "unmask_training.detector_evaluate:evaluate",
+    "regions": "unmask_training.localizer_evaluate:evaluate",
+}
+
+
+def find(table: dict[str, str], name: str, what: str) -> Callable[..., Any]:
+    """The function that `name` stands for; raises `ValueError` listing what there is."""
+    if name not in table:
+        raise ValueError(f"{what} {name!r} is unknown; there are: {', '.join(sorted(table))}")
+    module, _, function = table[name].partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found

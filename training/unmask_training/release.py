@@ -1,0 +1,154 @@
+"""`unmask-train release`: composes release.json from the cards of the repository, and fits fusion on judged pictures."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of, sigmoid
+
+# Below this side of a face box, in picture pixels, training never went: a view of it would be mostly interpolation.
+MIN_FACE: Final = 48.0
+# From here on a face is called wholly synthetic without asking where it was changed.
+PLAINLY_SYNTHETIC: Final = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One picture's largest face as the models saw it, and the truth."""
+
+    synthetic: float
+    manipulated: float | None
+    score: float
+    fake: bool
+    label: str
+
+
+def newest_cards(repository: Path) -> dict[str, Card]:
+    """The highest version of every role's model; raises `FileNotFoundError` naming the folder that has none."""
+    cards = {}
+    for role in ROLES:
+        versions = sorted((p for p in (repository / role).glob("*/card.json")), key=lambda p: int(p.parent.name))
+        if not versions:
+            raise FileNotFoundError(f"{repository / role}: no <version>/card.json")
+        text = versions[-1].read_bytes()
+        cards[role] = Card.parse(text, hashlib.sha256(text).hexdigest(), str(versions[-1]))
+    return cards
+
+
+def compose(name: str, cards: Mapping[str, Card], fusion: Fusion, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The release as JSON: exact versions, fusion, operating point from the cards, regression report."""
+    detector, localizer = cards["detector"].thresholds, cards["localizer"].thresholds
+    return {
+        "schema": RELEASE_SCHEMA,
+        "name": name,
+        "models": {role: {"version": card.version, "sha256": card.sha256} for role, card in cards.items()},
+        "fusion": {key: round(value, 4) for key, value in asdict(fusion).items()},
+        "thresholds": {
+            "synthetic_real": detector["real_below"],
+            "synthetic": detector["synthetic_above"],
+            "manipulated_real": localizer["real_below"],
+            "manipulated": localizer["manipulated_above"],
+            "plainly_synthetic": PLAINLY_SYNTHETIC,
+            "min_face": MIN_FACE,
+        },
+        "report": dict(report),
+    }
+
+
+def read_judged(verdicts: Path, truth: Mapping[str, str]) -> list[Judged]:
+    """Pairs `unmask check --json` lines with the manifest's labels by the end of their path; others are left out."""
+    rows = []
+    for line in verdicts.read_text(encoding="utf-8").splitlines():
+        verdict = json.loads(line)
+        label = next((truth[key] for key in _tails(verdict["path"]) if key in truth), None)
+        if label is None or not verdict.get("faces"):
+            continue
+        face = max(verdict["faces"], key=lambda f: (f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1]))
+        if face["synthetic"] is not None:
+            rows.append(Judged(face["synthetic"], face["manipulated"], face["score"], label != "real", verdict["label"]))
+    return rows
+
+
+def _tails(path: str) -> Iterable[str]:
+    parts = Path(path).parts
+    return ("/".join(parts[i:]) for i in range(len(parts)))
+
+
+def fit_fusion(rows: list[Judged]) -> Fusion:
+    """Logistic regression of fake on both logits at prior .5 (classes weighted alike); weights are kept non-negative."""
+    both = [row for row in rows if row.manipulated is not None]
+    x = np.array([[logit_of(row.synthetic), logit_of(row.manipulated or 0.0)] for row in both])
+    y = np.array([row.fake for row in both])
+    if y.size == 0 or y.all() or not y.any():
+        raise ValueError("fusion: needs judged pictures of both kinds, real and fake, with both models' scores")
+    model = LogisticRegression(class_weight="balanced", C=10.0).fit(x, y)
+    weights = np.maximum(model.coef_[0], 0.0)
+    return Fusion(float(weights[0]), float(weights[1]), float(model.intercept_[0]))
+
+
+def report(rows: list[Judged], fusion: Fusion) -> dict[str, Any]:
+    """What the fitted release says on the pictures that it was fitted on: a regression baseline, not a claim."""
+    scores = np.array([_fused(row, fusion) for row in rows])
+    fake = np.array([row.fake for row in rows])
+    called = np.array([row.label in {"synthetic", "manipulated"} for row in rows])
+    real = np.array([row.label == "real" for row in rows])
+    return {
+        "pictures": len(rows),
+        "fake_called_fake": round(float(called[fake].mean()), 4),
+        "real_called_real": round(float(real[~fake].mean()), 4),
+        "ece": round(calibration_error(scores, fake), 4),
+    }
+
+
+def _fused(row: Judged, fusion: Fusion) -> float:
+    if row.manipulated is None:
+        return row.synthetic
+    return sigmoid(fusion.synthetic * logit_of(row.synthetic) + fusion.manipulated * logit_of(row.manipulated) + fusion.bias)
+
+
+def calibration_error(scores: NDArray[np.float64], truth: NDArray[np.bool_], bins: int = 10) -> float:
+    """Expected calibration error over equal-mass bins, both classes weighted alike.  Source: Naeini et al., AAAI 2015."""
+    weights = np.where(truth, 0.5 / max(truth.sum(), 1), 0.5 / max((~truth).sum(), 1))
+    order = np.argsort(scores, kind="stable")
+    error = 0.0
+    for part in np.array_split(order, bins):
+        mass = weights[part].sum()
+        if mass > 0.0:
+            error += abs(float((weights[part] * (scores[part] - truth[part])).sum()))
+    return error
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes release.json and prints what it holds."""
+    cards, fusion, figures = newest_cards(args.repository), Fusion(), {}
+    if args.verdicts is not None:
+        with args.truth.open(encoding="utf-8", newline="") as file:
+            rows = read_judged(args.verdicts, {row["path"]: row["label"] for row in csv.DictReader(file)})
+        fusion = fit_fusion(rows)
+        figures = report(rows, fusion)
+    text = (json.dumps(compose(args.name, cards, fusion, figures), indent=2) + "\n").encode()
+    Release.parse(text, "")
+    (args.repository / "release.json").write_bytes(text)
+    print(text.decode())
+    return 0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser("release", help="compose release.json from the newest cards; fit fusion on judged pictures")
+    parser.add_argument("--name", required=True, help="the release's name")
+    parser.add_argument("--repository", type=Path, required=True, help="model repository to read and write")
+    parser.add_argument("--verdicts", type=Path, help="lines of `unmask check --json` over calibration pictures")
+    parser.add_argument("--truth", type=Path, help="manifest.csv with the columns path and label (needed with --verdicts)")
+    parser.set_defaults(run=run)
