@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of, sigmoid
+from unmask_training.measures import calibration_error
 
 # Below this side of a face box, in picture pixels, training never went: a view of it would be mostly interpolation.
 MIN_FACE: Final = 48.0
@@ -115,18 +115,6 @@ def _fused(row: Judged, fusion: Fusion) -> float:
     if row.manipulated is None:
         return row.synthetic
     return sigmoid(fusion.synthetic * logit_of(row.synthetic) + fusion.manipulated * logit_of(row.manipulated) + fusion.bias)
-
-
-def calibration_error(scores: NDArray[np.float64], truth: NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error over equal-mass bins, both classes weighted alike.  Source: Naeini et al., AAAI 2015."""
-    weights = np.where(truth, 0.5 / max(truth.sum(), 1), 0.5 / max((~truth).sum(), 1))
-    order = np.argsort(scores, kind="stable")
-    error = 0.0
-    for part in np.array_split(order, bins):
-        mass = weights[part].sum()
-        if mass > 0.0:
-            error += abs(float((weights[part] * (scores[part] - truth[part])).sum()))
-    return error
 
 
 def run(args: argparse.Namespace) -> int:

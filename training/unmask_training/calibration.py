@@ -1,0 +1,50 @@
+"""Temperature and bias, and the operating point, from pictures that were not trained on."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from unmask.core.cards import Calibration
+from unmask_training.measures import Scored, threshold_at
+
+_POINTS: Final = (0.01, 0.02, 0.05, 0.1)
+_EDGE: Final = 1e-4
+
+
+def fit_calibration(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Calibration:
+    """Temperature and bias of least negative log-likelihood at prior .5 (both classes weighted alike)."""
+    if truth.all() or not truth.any():
+        raise ValueError("calibration needs both classes")
+    weights = np.where(truth, 0.5 / truth.sum(), 0.5 / (~truth).sum())
+    sign = np.where(truth, 1.0, -1.0)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        margin = sign * (logits * np.exp(-parameters[0]) + parameters[1])
+        return float((weights * np.logaddexp(0.0, -margin)).sum())
+
+    best = minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7})
+    return Calibration(round(float(np.exp(best.x[0])), 4), round(float(best.x[1]), 4))
+
+
+def operating_point(scored: Scored, band: float = 0.05) -> dict[str, float]:
+    """Thresholds: at stated false-positive rates, and the recommended pair.
+
+    The pair lies about the score where real accuracy and fake accuracy are equal, weighted towards the reals (a false
+    alarm costs a person an upload): the upper one where reals called fake are at most `band` fewer than fakes missed.
+    `unsure` is the narrow band between the pair.
+    """
+    points = {f"fpr_{rate:g}": round(min(threshold_at(scored, rate), 1.0), 4) for rate in _POINTS}
+    grid = np.linspace(0.02, 0.98, 193)
+    real = np.array([(scored.score[~scored.fake] < t).mean() for t in grid])
+    fake = np.array([(scored.score[scored.fake] >= t).mean() for t in grid])
+    upper = float(grid[np.argmax(real >= fake + band)]) if (real >= fake + band).any() else 0.5
+    return points | {"real_below": round(max(upper - 0.04, 0.01), 4), "synthetic_above": round(upper, 4)}
+
+
+def card_calibration(calibration: Calibration) -> dict[str, Any]:
+    """As the card states it."""
+    return {"temperature": calibration.temperature, "bias": calibration.bias}

@@ -1,0 +1,174 @@
+"""`unmask-train export`: a checkpoint becomes a version folder: ONNX, weights, calibration, card, figures."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.torch import save_file
+
+from unmask.core.cards import CARD_SCHEMA, Card
+from unmask_training.augment import jpeg
+from unmask_training.calibration import card_calibration, fit_calibration, operating_point
+from unmask_training.chips import Chips, Row
+from unmask_training.detector_evaluate import detection_rows, evaluate, logits, scored
+from unmask_training.measures import markdown
+from unmask_training.network import Detector, Served
+
+MARGIN: Final = 1.0
+_LARGEST: Final = 30_000_000
+_PARITY: Final = 1e-3
+_LICENCE: Final = (
+    "research and evaluation only, where the training data are (FFHQ CC-BY-NC-SA-4.0, DFDC terms, and others: see "
+    "training.data); ImageNet start from torchvision (BSD-3-Clause)"
+)
+
+
+def load_network(checkpoint: Path) -> tuple[Detector, int]:
+    """The averaged weights of a checkpoint, and the side of its view in pixels."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    network = Detector(state["families"])
+    network.load_state_dict(state["average"])
+    return network.eval(), int(state["size"])
+
+
+def write_graph(network: Detector, size: int, path: Path) -> float:
+    """Writes the served ONNX graph; returns the largest difference to torch on random pictures, which must be <= 1e-3."""
+    served = Served(network).eval()
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=generator)
+    names = ["synthetic", "family", "embedding"]
+    torch.onnx.export(
+        served,
+        (sample,),
+        str(path),
+        input_names=["image"],
+        output_names=names,
+        dynamic_axes={name: {0: "batch"} for name in ["image", *names]},
+        opset_version=17,
+        dynamo=False,
+    )
+    onnx.checker.check_model(onnx.load(str(path)))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = served(sample)
+    found = session.run(names, {"image": sample.numpy()})
+    gap = max(float(np.abs(np.asarray(f) - e.numpy()).max()) for f, e in zip(found, expected, strict=True))
+    if gap > _PARITY:
+        raise ValueError(f"{path}: the ONNX graph differs from torch by {gap:.2g}, more than {_PARITY}")
+    return gap
+
+
+def files_of(folder: Path) -> dict[str, Any]:
+    """sha256 and length of each file that the card must name; raises `ValueError` for one over 30 MB."""
+    entries = {}
+    for name in ("model.onnx", "weights.safetensors"):
+        data = (folder / name).read_bytes()
+        if len(data) > _LARGEST:
+            raise ValueError(f"{folder / name}: {len(data)} bytes, more than {_LARGEST}")
+        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return entries
+
+
+def data_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What was trained on: pictures by kind and licence."""
+    counts = Counter((row.kind, row.licence) for row in rows)
+    return [{"source": kind, "licence": licence, "pictures": n} for (kind, licence), n in sorted(counts.items())]
+
+
+def base_card(folder: Path, network: Detector, size: int, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The card before calibration."""
+    families, view = len(network.families), {"view": "aligned", "size": size, "margin": MARGIN, "border": "reflect"}
+    shapes = {"synthetic": [-1], "family": [-1, families], "embedding": [-1, 1280]}
+    return {
+        "schema": CARD_SCHEMA,
+        "name": folder.parent.name,
+        "version": int(folder.name),
+        "task": "synthetic",
+        "files": files_of(folder),
+        "input": {"name": "image", "dtype": "uint8", "layout": "NHWC", "colour": "RGB", **view},
+        "outputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()],
+        "max_batch_size": 32,
+        "classes": list(network.families),
+        "calibration": {"temperature": 1.0, "bias": 0.0},
+        "thresholds": {},
+        "training": dict(training),
+        "licence": _LICENCE,
+        "parent": None,
+    }
+
+
+def delivered(chips: Chips, rows: Sequence[Row]) -> Chips:
+    """The same rows after JPEG 70 of their chips: calibration must hold for pictures that came through a platform."""
+
+    class Delivered(Chips):
+        def __init__(self) -> None:
+            self.rows = list(rows)
+
+        def chip(self, row: Row) -> Any:
+            chip = chips.chip(row)
+            return type(chip)(jpeg(np.ascontiguousarray(chip.pixels), 70), chip.to_chip, chip.to_unit)
+
+    return Delivered()
+
+
+def calibrate(folder: Path, card: dict[str, Any], data: Path) -> dict[str, Any]:
+    """The card with temperature, bias and thresholds from the calibration part, as it is and after JPEG 70."""
+    chips = Chips(data)
+    rows = detection_rows(chips, "calibrate")
+    parsed = Card.parse(json.dumps(card).encode(), "")
+    parts = [logits(folder, parsed, source, rows) for source in (chips, delivered(chips, rows))]
+    twice = [*rows, *rows]
+    raw, truth = np.concatenate(parts), np.array([row.label == "synthetic" for row in twice])
+    card = {**card, "calibration": card_calibration(fit_calibration(raw, truth))}
+    parsed = Card.parse(json.dumps(card).encode(), "")
+    card["thresholds"] = operating_point(scored(parsed, raw, twice))
+    return card
+
+
+def export(checkpoint: Path, folder: Path, data: Path, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills a version folder and returns its card, figures on `val` included."""
+    network, size = load_network(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    gap = write_graph(network, size, folder / "model.onnx")
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "weights.safetensors")
+    chips = Chips(data)
+    fitted = [row for row in chips.rows if row.part == "fit" and row.label in {"real", "synthetic"}]
+    card = base_card(folder, network, size, {**training, "data": data_of(fitted)})
+    card = calibrate(folder, card, data)
+    parsed = Card.parse(json.dumps(card).encode(), "")
+    card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, parsed, data)}
+    card["notes"] = [f"ONNX and torch agree to {gap:.1g} on random pictures", "doubt and defence are not given by this graph"]
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and prints the figures."""
+    recipe = f"training/configs/{args.config.name}"
+    training = {"seed": 1, "recipe": recipe, "command": f"unmask-train fit --config {recipe}"}
+    folder = args.repository / "detector" / str(args.version)
+    card = export(args.checkpoint, folder, args.data, training)
+    print(f"{folder}: thresholds {card['thresholds']}, calibration {card['calibration']}")
+    print(markdown(card["metrics"]))
+    return 0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    command = subparsers.add_parser("export", help="turn a detector's checkpoint into a version of the model repository")
+    command.add_argument("checkpoint", type=Path, help="detector.pt from `fit`")
+    command.add_argument("--repository", type=Path, required=True, help="model repository to write to")
+    command.add_argument("--data", type=Path, required=True, help="prepared data, for calibration and figures")
+    command.add_argument("--config", type=Path, required=True, help="the configuration that it was fitted with")
+    command.add_argument("--version", type=int, default=1, help="version number (default: 1)")
+    command.set_defaults(run=run)
