@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, TypeVar
 
 from unmask.core.domain import (
@@ -32,7 +34,10 @@ T = TypeVar("T")
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The contract's object; scores with 4 places, coordinates with 2; what is unset is null, never 0."""
+    """The contract's object; scores with 4 places, coordinates with 2; what is unset is null, never 0.
+
+    Raises `ValueError` for a number that is not finite.
+    """
     body: dict[str, Any] = {"schema": SCHEMA}
     if verdict.path is not None:
         body["path"] = verdict.path
@@ -52,7 +57,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
         "policy": _named(verdict.policy),
         "reasons": [_reason_to_json(reason) for reason in verdict.reasons],
         "runtime": dict(verdict.runtime),
-        "timings_ms": dict(verdict.timings_ms),
+        "timings_ms": {name: float(spent) for name, spent in verdict.timings_ms.items()},
     }
 
 
@@ -63,26 +68,16 @@ def error_json(path: str, code: str, detail: str) -> dict[str, str]:
 
 def from_json(body: Mapping[str, Any]) -> Verdict:
     """The inverse of `to_json`; raises `StoreCorrupt` naming what is wrong."""
-    if body.get("schema") != SCHEMA:
-        raise StoreCorrupt(f"a stored verdict's schema is {body.get('schema')!r}, not {SCHEMA}")
+    schema = _guarded("verdict", lambda: body.get("schema"))
+    if schema != SCHEMA:
+        raise StoreCorrupt(f"a stored verdict's schema is {schema!r}, not {SCHEMA}")
     return _guarded("verdict", lambda: _verdict(body))
 
 
 def findings_to_json(findings: Findings) -> dict[str, Any]:
-    """The stages that have run, by name."""
-    body: dict[str, Any] = {}
-    if findings.faces is not None:
-        body["faces"] = [
-            {"box": list(f.box), "landmarks": _points(f.landmarks), "confidence": f.confidence} for f in findings.faces
-        ]
-    if findings.classified is not None:
-        body["classified"] = [_classified_to_json(found) for found in findings.classified]
-    if findings.localized is not None:
-        body["localized"] = [
-            {"manipulated": found.manipulated, "regions": [_region_to_json(r) for r in found.regions]}
-            for found in findings.localized
-        ]
-    return body
+    """The stages that have run, by name; nothing is rounded: the next stage must see what this one found."""
+    parts = {"faces": findings.faces, "classified": findings.classified, "localized": findings.localized}
+    return {name: [_plain(found) for found in part] for name, part in parts.items() if part is not None}
 
 
 def findings_from_json(body: Mapping[str, Any]) -> Findings:
@@ -108,12 +103,19 @@ def _each(items: Sequence[Mapping[str, Any]] | None, read: Callable[[Mapping[str
     return None if items is None else tuple(read(item) for item in items)
 
 
+def _rounded(value: float, places: int) -> float:
+    """Also of a numpy number; JSON has no word for NaN, and a verdict must not hold one."""
+    if not math.isfinite(value):
+        raise ValueError(f"a verdict holds {value}, which is no number")
+    return round(float(value), places)
+
+
 def _score(value: float | None) -> float | None:
-    return None if value is None else round(value, _SCORE_PLACES)
+    return None if value is None else _rounded(value, _SCORE_PLACES)
 
 
 def _points(points: Sequence[Point]) -> list[list[float]]:
-    return [[round(x, _PIXEL_PLACES), round(y, _PIXEL_PLACES)] for x, y in points]
+    return [[_rounded(x, _PIXEL_PLACES), _rounded(y, _PIXEL_PLACES)] for x, y in points]
 
 
 def _named(named: Named) -> dict[str, str]:
@@ -126,7 +128,7 @@ def _reason_to_json(reason: Reason) -> dict[str, Any]:
 
 
 def _shares(shares: Mapping[str, float] | None) -> dict[str, float] | None:
-    return None if shares is None else {name: round(share, _SCORE_PLACES) for name, share in shares.items()}
+    return None if shares is None else {name: _rounded(share, _SCORE_PLACES) for name, share in shares.items()}
 
 
 def _defence_to_json(defence: Defence | None) -> dict[str, float | None] | None:
@@ -144,7 +146,7 @@ def _region_to_json(region: Region) -> dict[str, Any]:
 
 def _face_to_json(face: FaceVerdict) -> dict[str, Any]:
     return {
-        "box": [round(value, _PIXEL_PLACES) for value in face.box],
+        "box": [_rounded(value, _PIXEL_PLACES) for value in face.box],
         "landmarks": _points(face.landmarks),
         "label": face.label.value,
         "score": _score(face.score),
@@ -157,43 +159,80 @@ def _face_to_json(face: FaceVerdict) -> dict[str, Any]:
     }
 
 
-def _classified_to_json(found: Classified) -> dict[str, Any]:
-    return {
-        "synthetic": found.synthetic,
-        "generator": None if found.generator is None else dict(found.generator),
-        "defence": None if found.defence is None else {"plain": found.defence.plain, "blurred": found.defence.blurred},
-        "doubt": found.doubt,
-    }
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as what JSON has; numpy's numbers as Python's."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str) else _number(float(value))
 
 
-def _box(values: Sequence[float]) -> Box:
-    x0, y0, x1, y1 = (float(value) for value in values)
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _optional(value: object) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _numbers(body: Mapping[str, Any]) -> dict[str, float]:
+    return {_text(name): _number(value) for name, value in body.items()}
+
+
+def _generator(body: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return None if body is None else _numbers(body)
+
+
+def _box(values: Sequence[object]) -> Box:
+    x0, y0, x1, y1 = (float(_number(value)) for value in values)
     return x0, y0, x1, y1
 
 
-def _marks(points: Sequence[Sequence[float]]) -> tuple[Point, ...]:
-    return tuple((float(x), float(y)) for x, y in points)
+def _marks(points: Sequence[Sequence[object]]) -> tuple[Point, ...]:
+    return tuple((float(_number(x)), float(_number(y))) for x, y in points)
+
+
+def _five(points: Sequence[Sequence[object]]) -> tuple[Point, Point, Point, Point, Point]:
+    right_eye, left_eye, nose, right_mouth, left_mouth = _marks(points)
+    return right_eye, left_eye, nose, right_mouth, left_mouth
 
 
 def _face_row(body: Mapping[str, Any]) -> FaceRow:
-    eye_r, eye_l, nose, mouth_r, mouth_l = _marks(body["landmarks"])
-    return FaceRow(_box(body["box"]), (eye_r, eye_l, nose, mouth_r, mouth_l), body["confidence"])
+    return FaceRow(_box(body["box"]), _five(body["landmarks"]), _number(body["confidence"]))
 
 
-def _defence(body: Mapping[str, float] | None) -> Defence | None:
-    return None if body is None else Defence(body["plain"], body["blurred"])
+def _defence(body: Mapping[str, Any] | None) -> Defence | None:
+    return None if body is None else Defence(_number(body["plain"]), _number(body["blurred"]))
 
 
 def _classified(body: Mapping[str, Any]) -> Classified:
-    return Classified(body["synthetic"], body["generator"], _defence(body["defence"]), body["doubt"])
+    generator, defence = _generator(body["generator"]), _defence(body["defence"])
+    return Classified(_optional(body["synthetic"]), generator, defence, _optional(body["doubt"]))
 
 
 def _region(body: Mapping[str, Any]) -> Region:
-    return Region(_marks(body["polygon"]), body["score"], body["name"], body["area"])
+    return Region(_marks(body["polygon"]), _number(body["score"]), _text(body["name"]), _number(body["area"]))
 
 
 def _localized(body: Mapping[str, Any]) -> Localized:
-    return Localized(body["manipulated"], tuple(_region(region) for region in body["regions"]))
+    return Localized(_optional(body["manipulated"]), tuple(_region(region) for region in body["regions"]))
 
 
 def _face(body: Mapping[str, Any]) -> FaceVerdict:
@@ -201,33 +240,51 @@ def _face(body: Mapping[str, Any]) -> FaceVerdict:
         box=_box(body["box"]),
         landmarks=_marks(body["landmarks"]),
         label=Label(body["label"]),
-        score=body["score"],
-        doubt=body["doubt"],
-        synthetic=body["synthetic"],
-        manipulated=body["manipulated"],
-        generator=body["generator"],
+        score=_optional(body["score"]),
+        doubt=_optional(body["doubt"]),
+        synthetic=_optional(body["synthetic"]),
+        manipulated=_optional(body["manipulated"]),
+        generator=_generator(body["generator"]),
         defence=_defence(body["defence"]),
         regions=tuple(_region(region) for region in body["regions"]),
     )
 
 
+def _named_of(body: Mapping[str, Any]) -> Named:
+    return Named(_text(body["name"]), _text(body["sha256"]))
+
+
+def _model(body: Mapping[str, Any]) -> ModelVersion:
+    return ModelVersion(_text(body["name"]), _whole(body["version"]), _text(body["sha256"]))
+
+
+def _claim(body: Mapping[str, Any]) -> Claim:
+    return Claim(_text(body["kind"]), _text(body["field"]), _text(body["value"]))
+
+
+def _reason(body: Mapping[str, Any]) -> Reason:
+    face = body.get("face")
+    return Reason(_text(body["code"]), _text(body["text"]), None if face is None else _whole(face))
+
+
 def _verdict(body: Mapping[str, Any]) -> Verdict:
+    path = body.get("path")
     return Verdict(
-        id=body["id"],
-        sha256=body["sha256"],
-        width=body["width"],
-        height=body["height"],
+        id=_text(body["id"]),
+        sha256=_text(body["sha256"]),
+        width=_whole(body["width"]),
+        height=_whole(body["height"]),
         label=Label(body["label"]),
-        score=body["score"],
-        doubt=body["doubt"],
+        score=_optional(body["score"]),
+        doubt=_optional(body["doubt"]),
         action=Action(body["action"]),
         faces=tuple(_face(face) for face in body["faces"]),
-        claims=tuple(Claim(c["kind"], c["field"], c["value"]) for c in body["provenance"]["claims"]),
-        release=Named(**body["release"]),
-        models=tuple(ModelVersion(**model) for model in body["models"]),
-        policy=Named(**body["policy"]),
-        reasons=tuple(Reason(r["code"], r["text"], r.get("face")) for r in body["reasons"]),
-        runtime=body["runtime"],
-        timings_ms=body["timings_ms"],
-        path=body.get("path"),
+        claims=tuple(_claim(claim) for claim in body["provenance"]["claims"]),
+        release=_named_of(body["release"]),
+        models=tuple(_model(model) for model in body["models"]),
+        policy=_named_of(body["policy"]),
+        reasons=tuple(_reason(reason) for reason in body["reasons"]),
+        runtime={_text(name): _text(version) for name, version in body["runtime"].items()},
+        timings_ms=_numbers(body["timings_ms"]),
+        path=None if path is None else _text(path),
     )
