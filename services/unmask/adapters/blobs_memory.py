@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+from unmask.adapters.blob_keys import key_parts
 from unmask.core.errors import UnknownBlob
 
 
@@ -17,11 +18,13 @@ class MemoryBlobs:
 
     def put(self, key: str, data: bytes) -> None:
         """See `BlobStore.put`."""
+        key_parts(key)
         with self._lock:
             self._objects[key] = bytes(data)
 
     def get(self, key: str) -> bytes:
         """See `BlobStore.get`."""
+        key_parts(key)
         with self._lock:
             try:
                 return self._objects[key]
@@ -34,6 +37,7 @@ class MemoryBlobs:
 
     def delete(self, key: str) -> None:
         """See `BlobStore.delete`."""
+        key_parts(key)
         with self._lock:
             self._objects.pop(key, None)
 

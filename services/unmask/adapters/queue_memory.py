@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -64,19 +65,21 @@ class MemoryQueue:
                 for worker in self._workers:
                     worker.daemon = True
                     worker.start()
-        self._queue.put(message)
+            self._queue.put(message)
 
     def close(self) -> None:
         """Takes no more, finishes the steps in hand and returns; what waits stays in the store for the next process."""
         with self._lock:
             self._closed = True
             workers, self._workers = self._workers, []
-        while not self._queue.empty():
-            self._queue.get()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._queue.get_nowait()
         for _ in workers:
             self._queue.put(_STOP)
         for worker in workers:
-            worker.join()
+            if worker is not threading.current_thread():
+                worker.join()
 
     def _work(self) -> None:
         while (message := self._queue.get()) is not _STOP:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+from sqlalchemy import RowMapping
 
 from unmask.core.domain import (
     Action,
@@ -19,9 +20,13 @@ from unmask.core.domain import (
     State,
 )
 
-Row = Mapping[str, Any]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+# Columns whose value is the field's own.
+_CASE: Final = ("tenant", "id", "body_sha256", "source_kind", "source_ref", "callback", "release", "policy", "revision")
+_PICTURE: Final = ("tenant", "sha256", "blob_key", "bytes", "format", "width", "height")
+_DECISION: Final = ("case_id", "tenant", "actor", "reason", "truth", "note")
+_EVENT: Final = ("id", "tenant", "case_id", "kind", "body")
 
 
 def to_microseconds(time: datetime) -> int:
@@ -36,24 +41,15 @@ def from_microseconds(value: int) -> datetime:
 
 def case_row(case: Case) -> dict[str, Any]:
     """A case as column values."""
-    return {
-        "tenant": case.tenant,
-        "id": case.id,
+    return {name: getattr(case, name) for name in _CASE} | {
         # Null is never equal to null: cases without a key do not meet.
         "idempotency_key": case.idempotency_key or None,
-        "body_sha256": case.body_sha256,
-        "source_kind": case.source_kind,
-        "source_ref": case.source_ref,
         "media": {"kind": case.media.kind, "parent": case.media.parent},
         "labels": dict(case.labels),
-        "callback": case.callback,
-        "release": case.release,
-        "policy": case.policy,
         "created_at": to_microseconds(case.created_at),
         "due_at": to_microseconds(case.due_at),
         "stage": case.stage.value,
         "state": case.state.value,
-        "revision": case.revision,
         "attempts": case.attempts,
         "failure": None if case.failure is None else {"code": case.failure.code, "detail": case.failure.detail},
         "sha256": case.sha256,
@@ -61,54 +57,52 @@ def case_row(case: Case) -> dict[str, Any]:
     }
 
 
-def case_of(row: Row) -> Case:
+def case_of(row: RowMapping) -> Case:
     """A case out of its columns."""
-    same = ("tenant", "id", "body_sha256", "source_kind", "source_ref", "labels", "callback", "release", "policy")
-    numbers = ("revision", "attempts", "sha256", "timings_ms")
     return Case(
-        **{name: row[name] for name in (*same, *numbers)},
+        **{name: row[name] for name in _CASE},
         idempotency_key=row["idempotency_key"] or "",
         media=Media(**row["media"]),
+        labels=row["labels"],
         created_at=from_microseconds(row["created_at"]),
         due_at=from_microseconds(row["due_at"]),
         stage=Stage(row["stage"]),
         state=State(row["state"]),
+        attempts=row["attempts"],
         failure=None if row["failure"] is None else Failure(**row["failure"]),
+        sha256=row["sha256"],
+        timings_ms=row["timings_ms"],
     )
 
 
 def picture_row(picture: PictureInfo) -> dict[str, Any]:
     """A picture as column values."""
-    names = ("tenant", "sha256", "blob_key", "bytes", "format", "width", "height")
     claims = [{"kind": claim.kind, "field": claim.field, "value": claim.value} for claim in picture.claims]
-    return {name: getattr(picture, name) for name in names} | {"claims": claims}
+    return {name: getattr(picture, name) for name in _PICTURE} | {"claims": claims}
 
 
-def picture_of(row: Row) -> PictureInfo:
+def picture_of(row: RowMapping) -> PictureInfo:
     """A picture out of its columns."""
-    return PictureInfo(**{**row, "claims": tuple(Claim(**claim) for claim in row["claims"])})
+    claims = tuple(Claim(**claim) for claim in row["claims"])
+    return PictureInfo(**{name: row[name] for name in _PICTURE}, claims=claims)
 
 
 def decision_row(decision: Decision) -> dict[str, Any]:
     """A decision as column values."""
-    names = ("case_id", "tenant", "actor", "reason", "truth", "note")
     own = {"action": decision.action.value, "at": to_microseconds(decision.at)}
-    return {name: getattr(decision, name) for name in names} | own
+    return {name: getattr(decision, name) for name in _DECISION} | own
 
 
-def decision_of(row: Row) -> Decision:
+def decision_of(row: RowMapping) -> Decision:
     """A decision out of its columns."""
-    names = ("case_id", "tenant", "actor", "reason", "truth", "note")
-    return Decision(**{name: row[name] for name in names}, action=Action(row["action"]), at=from_microseconds(row["at"]))
+    return Decision(**{name: row[name] for name in _DECISION}, action=Action(row["action"]), at=from_microseconds(row["at"]))
 
 
 def event_row(event: Event) -> dict[str, Any]:
     """An event as column values, not sent yet."""
-    names = ("id", "tenant", "case_id", "kind", "body")
-    return {name: getattr(event, name) for name in names} | {"at": to_microseconds(event.at), "sent": 0}
+    return {name: getattr(event, name) for name in _EVENT} | {"at": to_microseconds(event.at), "sent": 0}
 
 
-def event_of(row: Row) -> Event:
+def event_of(row: RowMapping) -> Event:
     """An event out of its columns."""
-    names = ("id", "tenant", "case_id", "kind", "body")
-    return Event(**{name: row[name] for name in names}, at=from_microseconds(row["at"]))
+    return Event(**{name: row[name] for name in _EVENT}, at=from_microseconds(row["at"]))

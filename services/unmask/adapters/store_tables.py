@@ -61,18 +61,19 @@ findings = Table(
     Column("body", JSON, nullable=False),
 )
 
+# `number`, here and below, keeps the order in which rows came, also of those that share a microsecond.
 verdicts = Table(
     "verdicts",
     metadata,
-    Column("tenant", String(255), primary_key=True),
-    Column("sha256", String(64), primary_key=True),
-    Column("release", String(64), primary_key=True),
-    Column("policy", String(64), primary_key=True),
-    Column("created_at", BigInteger, nullable=False),
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(255), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("release", String(64), nullable=False),
+    Column("policy", String(64), nullable=False),
     Column("body", JSON, nullable=False),
+    UniqueConstraint("tenant", "sha256", "release", "policy"),
 )
 
-# `number` keeps the order of rows that share a microsecond.
 decisions = Table(
     "decisions",
     metadata,
