@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from unmask.settings import Settings
 
 SERVICES: Final = ("ingestion", "alignment", "classification", "localization")
-_BUILT_OF: Final = "one process; the folder given by --state is shared by the services that name it"
 # Calls that may wait for a thread; each holds its picture meanwhile.
 _WAITING: Final = 32
+# Threads that look into the store: short reads, apart from the work that takes a processor.
+_READERS: Final = 2
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -30,7 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="serve ingestion, alignment, classification or localization over gRPC",
-        description=f"Serves over gRPC with health checks and reflection until SIGTERM ({_BUILT_OF}).",
+        description="Serves over gRPC, with health checks and reflection, until SIGTERM. Services in processes of their own "
+        "share what is stored when they name the same --state folder.",
     )
     parser.add_argument(
         "services", nargs="+", choices=SERVICES, metavar="SERVICE", help=f"one or more of {', '.join(SERVICES)}"
@@ -84,13 +86,14 @@ def wired(names: Mapping[str, object] | Sequence[str], settings: Settings) -> It
     from unmask.rpc.work import Changes, Workers
 
     parts, changes = Parts(settings), Changes()
-    workers = Workers(parts.threads, _WAITING)
+    workers, readers = Workers(parts.threads, _WAITING), Workers(_READERS, 0)
     make = _pipeline if "ingestion" in names else _readers
     with make(parts, changes) as world:
         try:
-            yield [_SERVERS[name](parts, world, workers, changes) for name in names]
+            yield [_SERVERS[name](parts, world, workers, readers, changes) for name in names]
         finally:
             workers.close()
+            readers.close()
 
 
 @contextmanager
@@ -117,31 +120,31 @@ def _readers(parts: Parts, changes: Changes) -> Iterator[World]:
     yield inline_world(parts)
 
 
-def _ingestion(parts: Parts, world: World, workers: Workers, changes: Changes) -> Service:
+def _ingestion(parts: Parts, world: World, workers: Workers, readers: Workers, changes: Changes) -> Service:
     from unmask.ingestion.server import IngestionServer
 
-    return IngestionServer(world, parts.models, workers, changes)
+    return IngestionServer(world, parts.models, workers, readers, changes)
 
 
-def _alignment(parts: Parts, world: World, workers: Workers, changes: Changes) -> Service:
+def _alignment(parts: Parts, world: World, workers: Workers, readers: Workers, changes: Changes) -> Service:
     from unmask.alignment.server import AlignmentServer
 
     return AlignmentServer(world, parts.models, workers)
 
 
-def _classification(parts: Parts, world: World, workers: Workers, changes: Changes) -> Service:
+def _classification(parts: Parts, world: World, workers: Workers, readers: Workers, changes: Changes) -> Service:
     from unmask.classification.server import ClassificationServer
 
     return ClassificationServer(world, parts.models, workers)
 
 
-def _localization(parts: Parts, world: World, workers: Workers, changes: Changes) -> Service:
+def _localization(parts: Parts, world: World, workers: Workers, readers: Workers, changes: Changes) -> Service:
     from unmask.localization.server import LocalizationServer
 
     return LocalizationServer(world, parts.models, workers)
 
 
-_SERVERS: Final[Mapping[str, Callable[[Parts, World, Workers, Changes], Service]]] = {
+_SERVERS: Final[Mapping[str, Callable[[Parts, World, Workers, Workers, Changes], Service]]] = {
     "ingestion": _ingestion,
     "alignment": _alignment,
     "classification": _classification,

@@ -32,13 +32,15 @@ _LAST_WORDS: Final = 0.1
 class IngestionServer(pb_grpc.IngestionServiceServicer):
     """Takes pictures, answers how far they are.
 
-    `changes` hears of every step worked in this process; waiting holds no thread, and reads the store as the truth.
+    `workers` take submissions, `readers` look into the store: those who wait look often, and must keep nobody else out.
+    `changes` hears of every step worked in this process; the store stays the truth.
     """
 
     name: Final[str] = pb.DESCRIPTOR.services_by_name["IngestionService"].full_name
 
-    def __init__(self, world: World, models: ModelServer, workers: Workers, changes: Changes) -> None:
-        self._world, self._models, self._workers, self._changes = world, models, workers, changes
+    def __init__(self, world: World, models: ModelServer, workers: Workers, readers: Workers, changes: Changes) -> None:
+        self._world, self._models = world, models
+        self._workers, self._readers, self._changes = workers, readers, changes
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """See `unmask.rpc.serving.Service`."""
@@ -108,7 +110,7 @@ class IngestionServer(pb_grpc.IngestionServiceServicer):
     async def GetVerdict(self, request: pb.GetVerdictRequest, context: Context) -> pb.GetVerdictResponse:
         """See ingestion.proto."""
         owner = tenant()
-        case, verdict = await self._workers.run(lambda: self._look(owner, request.case_id))
+        case, verdict = await self._readers.run_when_free(lambda: self._look(owner, request.case_id))
         return pb.GetVerdictResponse(
             case=status_to(CaseStatus.of(case)), verdict=None if verdict is None else verdict_to(verdict)
         )
@@ -138,7 +140,7 @@ class IngestionServer(pb_grpc.IngestionServiceServicer):
         seen = -1
         async with aclosing(self._changes.ticks(case_id, deadline)) as ticks:
             async for _ in ticks:
-                case, verdict = await self._workers.run_when_free(lambda: self._look(owner, case_id))
+                case, verdict = await self._readers.run_when_free(lambda: self._look(owner, case_id))
                 if case.revision != seen:
                     seen = case.revision
                     yield case, verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -193,7 +194,8 @@ class AsyncClient:
                     for early in _drained(unread):
                         yield early
                     yield message.request_id, asking.answer_from(message)
-        except UnmaskError:
+        except (UnmaskError, asyncio.CancelledError):
+            # grpc.aio cancels its own call when the requests break off.
             if broken:
                 raise broken[0] from None
             raise

@@ -17,36 +17,44 @@ _LONGEST_POLL: Final = 2.0
 
 
 class Workers:
-    """A pool of `threads` with at most `waiting` calls behind those that run."""
+    """`threads` threads, first come first served; at most `waiting` calls of those that can be refused stand in line."""
 
     def __init__(self, threads: int, waiting: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
-        self._places = asyncio.Semaphore(threads + waiting)
-        self._bound = threads + waiting
+        self._free = asyncio.Semaphore(threads)
+        self._limit, self._waiting = waiting, 0
 
     async def run(self, function: Callable[[], _Result]) -> _Result:
-        """The function's result; raises `Unavailable` at once when every place is taken."""
-        if self._places.locked():
-            raise Unavailable(f"the server is busy: {self._bound} calls are in hand; try again")
-        return await self.run_when_free(function)
+        """The function's result; raises `Unavailable` at once when too many wait already."""
+        if self._waiting >= self._limit and self._free.locked():
+            raise Unavailable(f"the server is busy: {self._waiting} calls wait for a free thread; try again")
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        return await self._started(function)
 
     async def run_when_free(self, function: Callable[[], _Result]) -> _Result:
-        """The function's result; waits for a place (for streams, where the caller feels it as backpressure)."""
-        await self._places.acquire()
+        """The function's result, however long it waits: for a stream's calls, which are bounded where they are read."""
+        await self._free.acquire()
+        return await self._started(function)
+
+    def _started(self, function: Callable[[], _Result]) -> asyncio.Future[_Result]:
         loop = asyncio.get_running_loop()
         try:
             future = self._pool.submit(function)
         except RuntimeError as error:  # closed
-            self._places.release()
+            self._free.release()
             raise Unavailable("the server is shutting down") from error
 
         # The place is free when the thread is, not when a caller that gave up stops waiting for it.
         def done(_: Future[_Result]) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._places.release)
+                loop.call_soon_threadsafe(self._free.release)
 
         future.add_done_callback(done)
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Finishes what is in hand."""

@@ -18,7 +18,7 @@ async def test_a_full_house_refuses_at_once_and_a_stream_waits() -> None:
     try:
         held = [asyncio.create_task(workers.run(gate.wait)) for _ in range(2)]
         await asyncio.sleep(0.01)
-        with pytest.raises(Unavailable, match="2 calls are in hand"):
+        with pytest.raises(Unavailable, match="1 calls wait"):
             await workers.run(lambda: None)
         patient = asyncio.create_task(workers.run_when_free(lambda: "done"))
         await asyncio.sleep(0.01)
