@@ -1,0 +1,214 @@
+"""`unmask-train export-localizer`: a checkpoint becomes a version folder: ONNX, weights, calibration, card, figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from unmask.core.cards import CARD_SCHEMA, Card, logit_of
+from unmask.core.images import ViewContract
+from unmask_training.calibration import card_calibration, fit_calibration
+from unmask_training.chips import Chips
+from unmask_training.exporting import files_of
+from unmask_training.localizer import network
+from unmask_training.localizer_evaluate import evaluate, heads_of, masked_cases, whole_cases
+from unmask_training.localizer_rows import Regions
+from unmask_training.localizer_samples import Delivery, Sampler, contract_of
+
+_PARITY: Final = 1e-3
+_NAMES: Final = ("predictions", "prototypes")
+# At these false-positive rates on undoctored real faces of the calibration part regions are drawn, and `unsure` begins.
+_REGION_RATE: Final = 0.02
+_UNSURE_RATE: Final = 0.03
+_POINTS: Final = (0.01, 0.02, 0.03, 0.05)
+_MADE: Final = 500
+_LICENCE: Final = (
+    "AGPL-3.0 (network and loss of ultralytics); research and evaluation only, where the training data are (FFHQ "
+    "CC-BY-NC-SA-4.0, DFDC terms, and others: see training.data)"
+)
+
+
+class Served(nn.Module):
+    """uint8 NHWC RGB in; predictions (N, 37, P) and prototypes (N, 32, S/4, S/4) out; normalisation inside."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model.eval()
+        head = model.model[-1]
+        head.export, head.format, head.dynamic = True, "onnx", False
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Heads of a batch (N, S, S, 3)."""
+        predictions, prototypes = self.model(image.permute(0, 3, 1, 2).float() / 255.0)
+        return predictions, prototypes
+
+
+def load_network(checkpoint: Path) -> tuple[Any, ViewContract, dict[str, Any]]:
+    """The averaged network of a checkpoint, its view and its recipe."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    model = network()
+    model.load_state_dict(state["average"])
+    recipe = state["recipe"]
+    told = {"steps": int(state["number"]), "minutes": round(float(state["elapsed"]) / 60.0, 1)}
+    return model.eval(), contract_of(recipe["size"], recipe["margin"]), recipe | {"run": told}
+
+
+def write_graph(model: Any, size: int, path: Path) -> float:
+    """Writes the served graph; returns the largest difference to torch (boxes in view sides), which must be <= 1e-3."""
+    served = Served(model).eval()
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=generator)
+    axes = {name: {0: "batch"} for name in ("image", *_NAMES)}
+    with torch.no_grad():
+        # The head keeps its anchors after the first call; they must not be traced as inputs of this batch.
+        served(sample)
+        torch.onnx.export(
+            served, (sample,), str(path), input_names=["image"], output_names=list(_NAMES), dynamic_axes=axes,
+            opset_version=17, dynamo=False,
+        )  # fmt: skip
+        wider = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8, generator=generator)
+        expected = [value.numpy() for value in served(wider)]
+    onnx.checker.check_model(onnx.load(str(path)))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(list(_NAMES), {"image": wider.numpy()})
+    scale = np.array([size] * 4 + [1.0] * 33)[None, :, None]
+    gap = max(float(np.abs((found[0] - expected[0]) / scale).max()), float(np.abs(found[1] - expected[1]).max()))
+    if gap > _PARITY:
+        raise ValueError(f"{path}: the ONNX graph differs from torch by {gap:.2g}, more than {_PARITY}")
+    return gap
+
+
+def base_card(folder: Path, view: ViewContract, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The card before calibration."""
+    places, side = sum((view.size // stride) ** 2 for stride in (8, 16, 32)), view.size // 4
+    shapes = {"predictions": [-1, 37, places], "prototypes": [-1, 32, side, side]}
+    framing = {"view": view.view.value, "size": view.size, "margin": view.margin, "border": view.border.value}
+    return {
+        "schema": CARD_SCHEMA,
+        "name": folder.parent.name,
+        "version": int(folder.name),
+        "task": "regions",
+        "files": files_of(folder),
+        "input": {"name": "image", "dtype": "uint8", "layout": "NHWC", "colour": "RGB", **framing},
+        "outputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()],
+        "max_batch_size": 32,
+        "classes": ["manipulated"],
+        "calibration": {"temperature": 1.0, "bias": 0.0},
+        "thresholds": {},
+        "training": dict(training),
+        "licence": _LICENCE,
+        "parent": None,
+    }
+
+
+def data_of(data: Path) -> list[dict[str, Any]]:
+    """What was trained on: pictures by source and licence, doctored ones by engine."""
+    fitted: list[tuple[str, str]] = []
+    for row in Regions(data):
+        if row.part == "fit":
+            fitted.append((f"manipulated:{row.engine}" if row.label == "manipulated" else f"twin:{row.source}", row.licence))
+    fitted += [(row.kind, row.licence) for row in Chips(data) if row.part == "fit" and row.label != "manipulated"]
+    counts = Counter(fitted)
+    return [{"source": source, "licence": licence, "pictures": n} for (source, licence), n in sorted(counts.items())]
+
+
+def calibration_scores(folder: Path, card: Card, data: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Best confidences and truth on the calibration part: as they are, and once more as a platform delivers them.
+
+    Doctored: the prepared ones and splices made for it; undoctored: every real face and twin.
+    """
+    view = card.view
+    if view is None:
+        raise ValueError(f"{folder}: the card states no view")
+    cases = [*masked_cases(card, Regions(data), "calibrate"), *whole_cases(card, Chips(data), "calibrate")]
+    cases = [case for case in cases if not case.kind.startswith("synthetic:") and case.kind != "photoshop"]
+    views, truth = [case.view for case in cases], [case.doctored for case in cases]
+    rng = np.random.default_rng(0)
+    for kind, count in (("made", _MADE), ("real", _MADE)):
+        sampler = Sampler(data, {kind: 1.0}, "calibrate", Delivery())
+        samples = [sampler.draw(view, rng) for _ in range(count)]
+        kept = [sample for sample in samples if bool(sample.mask.any()) == (kind == "made")]
+        views += [sample.view for sample in kept]
+        truth += [kind == "made"] * len(kept)
+    return np.array([heads.best for heads in heads_of(folder, views)]), np.array(truth)
+
+
+def clipped_logits(best: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits of best confidences, clipped as serving clips them."""
+    return np.array([logit_of(value) for value in np.clip(best, 1e-4, 1.0 - 1e-4)])
+
+
+def thresholds(best: NDArray[np.float64], truth: NDArray[np.bool_], card: Card) -> dict[str, float]:
+    """Raw `region_score`, and calibrated probabilities at stated false-positive rates."""
+    undoctored = np.sort(best[~truth])
+
+    def raw_at(rate: float) -> float:
+        return float(undoctored[len(undoctored) - 1 - int(rate * len(undoctored))]) + 1e-4
+
+    def probability(raw: float) -> float:
+        return round(card.calibration.probability(logit_of(float(np.clip(raw, 1e-4, 1.0 - 1e-4)))), 4)
+
+    points = {f"fpr_{rate:g}": probability(raw_at(rate)) for rate in _POINTS}
+    recommended = {"real_below": probability(raw_at(_UNSURE_RATE)), "manipulated_above": probability(raw_at(_REGION_RATE))}
+    return points | recommended | {"region_score": round(raw_at(_REGION_RATE), 4)}
+
+
+def export(checkpoint: Path, folder: Path, data: Path, recipe_path: str) -> dict[str, Any]:
+    """Fills a version folder and returns its card, figures on `val` included."""
+    model, view, recipe = load_network(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    gap = write_graph(model, view.size, folder / "model.onnx")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "weights.safetensors")
+    command = f"unmask-train fit --config {recipe_path}"
+    training = {"seed": recipe["seed"], "recipe": recipe_path, "command": command, "run": recipe["run"], "data": data_of(data)}
+    card = base_card(folder, view, training)
+    best, truth = calibration_scores(folder, _parsed(card), data)
+    card["calibration"] = card_calibration(fit_calibration(clipped_logits(best), truth))
+    card["thresholds"] = thresholds(best, truth, _parsed(card))
+    card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, _parsed(card), data)}
+    card["notes"] = [f"ONNX and torch agree to {gap:.1g} on random pictures", *NOTES]
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+NOTES: Final = (
+    "region_score is the raw confidence from which a region is drawn; the other thresholds are calibrated probabilities",
+    "wholly generated faces are outside its task: training showed some of them without a region",
+    "pixel figures are exact, without tolerance at the rim of a mask",
+)
+
+
+def _parsed(card: Mapping[str, Any]) -> Card:
+    return Card.parse(json.dumps(card).encode(), "")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and prints thresholds and the pooled figures."""
+    folder = args.repository / "localizer" / str(args.version)
+    card = export(args.checkpoint, folder, args.data, f"training/configs/{args.config.name}")
+    print(f"{folder}: thresholds {card['thresholds']}, calibration {card['calibration']}")
+    print(json.dumps(card["metrics"]["pooled"], indent=2))
+    return 0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    command = subparsers.add_parser("export-localizer", help="turn a localizer's checkpoint into a version of the repository")
+    command.add_argument("checkpoint", type=Path, help="localizer.pt from `fit`")
+    command.add_argument("--repository", type=Path, required=True, help="model repository to write to")
+    command.add_argument("--data", type=Path, required=True, help="prepared data, for calibration and figures")
+    command.add_argument("--config", type=Path, required=True, help="the configuration that it was fitted with")
+    command.add_argument("--version", type=int, default=1, help="version number (default: 1)")
+    command.set_defaults(run=run)

@@ -1,0 +1,198 @@
+"""What the localizer sees in training: doctored faces made on the spot or prepared, and undoctored ones, delivered alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from unmask.core import geometry
+from unmask.core.geometry import Floats
+from unmask.core.images import Border, Chip, Pixels, View, ViewContract, shrink_area, view_transform, warp
+from unmask_training.chips import Chips, Row
+from unmask_training.localizer_rows import Mask, RegionRow, Regions
+from unmask_training.manipulate_engines import DONATED, ENGINES, Face, doctor, jpeg
+from unmask_training.manipulate_shapes import REGIONS, outlines, rasterise
+
+KINDS: Final = ("prepared", "faceswap", "made", "real", "synthetic")
+_REGION_SHARES: Final = dict(zip(REGIONS, (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24), strict=True))
+_SUBSAMPLINGS: Final = (0x111111, 0x221111, 0x221111, 0x211111)
+# Pieces below this many pixels of the view are crumbs of the warp, not regions.
+_LEAST_PIECE: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One view: (S, S, 3) uint8 RGB, its mask (S, S), and the name of the source (for the tests)."""
+
+    view: Pixels
+    mask: Mask
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How every picture is delivered, doctored or not: ranges are uniform, `p_` are probabilities."""
+
+    p_resize: float = 0.6
+    resize: tuple[float, float] = (0.5, 1.0)
+    p_jpeg: float = 0.85
+    jpeg: tuple[int, int] = (40, 95)
+    p_blur: float = 0.08
+    blur: tuple[float, float] = (0.3, 1.0)
+    p_light: float = 0.3
+    turn: float = 3.0
+    shift: float = 0.015
+    scale: float = 0.03
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> Delivery:
+        """Reads the recipe's `delivery` section; raises `ValueError` naming an unknown key."""
+        unknown = sorted(set(told) - set(Delivery.__slots__))
+        if unknown:
+            raise ValueError(f"delivery: unknown {', '.join(unknown)}; there are {', '.join(Delivery.__slots__)}")
+        settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+        return Delivery(**settings)
+
+
+def plain(pixels: Pixels, to_unit: Floats, mask: Mask, contract: ViewContract) -> tuple[Pixels, Mask]:
+    """The view that serving cuts, and the mask through the same transform."""
+    chip = Chip(pixels, np.eye(2, 3), to_unit)
+    return _cut(pixels, mask, view_transform(chip, contract), contract)
+
+
+def _cut(pixels: Pixels, mask: Mask, matrix: Floats, contract: ViewContract) -> tuple[Pixels, Mask]:
+    side = (contract.size, contract.size)
+    # Linear and cut at one half: a nearest-pixel mask of a shrunk view would be ragged.
+    placed = cv2.warpAffine(mask.astype(np.float32), matrix, side, flags=cv2.INTER_LINEAR) >= 0.5
+    return warp(pixels, matrix, contract.size, contract.border), placed
+
+
+def deliver(
+    pixels: Pixels, to_unit: Floats, mask: Mask, contract: ViewContract, how: Delivery, rng: np.random.Generator
+) -> tuple[Pixels, Mask]:
+    """Resized, encoded, a little off its landmarks and mirrored by chance: the same for every class."""
+    if rng.uniform() < how.p_resize:
+        pixels, shrink = shrink_area(pixels, float(rng.uniform(*how.resize)))
+        mask = cv2.resize(mask.astype(np.float32), pixels.shape[1::-1], interpolation=cv2.INTER_AREA) >= 0.5
+        to_unit = geometry.compose(to_unit, geometry.invert(shrink))
+    if rng.uniform() < how.p_blur:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(*how.blur)).astype(np.uint8)
+    if rng.uniform() < how.p_jpeg:
+        pixels = jpeg(pixels, int(rng.integers(how.jpeg[0], how.jpeg[1] + 1)), int(rng.choice(_SUBSAMPLINGS)))
+    matrix = view_transform(Chip(pixels, np.eye(2, 3), to_unit), contract)
+    view, placed = _cut(pixels, mask, geometry.compose(_jitter(contract.size, how, rng), matrix), contract)
+    if rng.uniform() < 0.5:
+        view, placed = view[:, ::-1], placed[:, ::-1]
+    if rng.uniform() < how.p_light:
+        lit = (view.astype(np.float32) - 128.0) * rng.uniform(0.8, 1.2) + 128.0 + rng.uniform(-15.0, 15.0)
+        view = np.clip(lit * rng.uniform(0.94, 1.06, 3), 0.0, 255.0).astype(np.uint8)
+    return np.ascontiguousarray(view), np.ascontiguousarray(placed)
+
+
+def _jitter(size: int, how: Delivery, rng: np.random.Generator) -> Floats:
+    """A small similarity about the view's middle: landmarks differ from delivery to delivery."""
+    factor, turn = np.exp(rng.normal(0.0, how.scale)), np.deg2rad(rng.normal(0.0, how.turn))
+    linear = factor * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    middle = np.full(2, (size - 1) / 2.0)
+    return np.column_stack([linear, middle - linear @ middle + rng.normal(0.0, how.shift * size, 2)])
+
+
+class Sampler:
+    """Draws samples by the shares of `KINDS`; within real ones sources weigh by the square root of their number."""
+
+    def __init__(self, folder: Path, shares: Mapping[str, float], part: str, delivery: Delivery) -> None:
+        unknown = sorted(set(shares) - set(KINDS))
+        if unknown:
+            raise ValueError(f"shares: unknown {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        self.chips, self.regions, self.delivery = Chips(folder), Regions(folder), delivery
+        doctored = [row for row in self.regions if row.part == part and row.label == "manipulated"]
+        self._swaps = [row for row in doctored if row.engine == "faceswap"]
+        self._prepared = [row for row in doctored if row.engine != "faceswap"]
+        twins = [row for row in self.regions if row.part == part and row.label == "real"]
+        chips = [row for row in self.chips if row.part == part]
+        reals: list[Row | RegionRow] = [*(row for row in chips if row.label == "real"), *twins]
+        self._synthetic = [row for row in chips if row.label == "synthetic"]
+        pools = {"prepared": self._prepared, "faceswap": self._swaps, "synthetic": self._synthetic}
+        empty = [kind for kind in pools if shares.get(kind, 0.0) > 0.0 and not pools[kind]]
+        if empty or not reals:
+            raise ValueError(f"{folder}: nothing in part {part!r} for {', '.join(empty) or 'real'}")
+        self._reals = _by_source(reals)
+        self._kinds, weights = list(shares), np.array(list(shares.values()), dtype=np.float64)
+        self._weights = weights / weights.sum()
+
+    def draw(self, contract: ViewContract, rng: np.random.Generator) -> Sample:
+        """One sample."""
+        kind = str(rng.choice(self._kinds, p=self._weights))
+        pixels, to_unit, mask = self._planes(kind, rng)
+        view, placed = deliver(pixels, to_unit, mask, contract, self.delivery, rng)
+        return Sample(view, placed, kind)
+
+    def _planes(self, kind: str, rng: np.random.Generator) -> tuple[Pixels, Floats, Mask]:
+        if kind in {"prepared", "faceswap"}:
+            pool = self._prepared if kind == "prepared" else self._swaps
+            row = pool[int(rng.integers(len(pool)))]
+            return (row_planes := self.regions.planes(row))[0], row.to_unit, row_planes[1]
+        if kind == "synthetic":
+            face = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))])
+            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_)
+        face = self._real(rng)
+        made = self._made(face, rng) if kind == "made" else None
+        pixels, mask = made if made is not None else (face.pixels, np.zeros(face.pixels.shape[:2], dtype=np.bool_))
+        return pixels, face.to_unit, mask
+
+    def _made(self, face: Face, rng: np.random.Generator) -> tuple[Pixels, Mask] | None:
+        """A splice made now; its donor another real face or, in two of five, a generated one."""
+        for _ in range(4):
+            engine = str(rng.choice(ENGINES, p=(0.42, 0.24, 0.1, 0.16, 0.08)))
+            region = str(rng.choice(REGIONS, p=list(_REGION_SHARES.values())))
+            small = engine == "opencv_inpaint"
+            quartile = int(rng.integers(1, 3 if small else 5))
+            if small and (region == "whole" or region.startswith("half")):
+                continue
+            generated = self._synthetic and rng.uniform() < 0.4
+            donor = None
+            if engine in DONATED:
+                donor = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))]) if generated else self._real(rng)
+            mask = rasterise(outlines(region, rng, quartile), face.to_unit, face.pixels.shape[:2])
+            if (made := doctor(face, donor, mask, engine, rng)) is not None:
+                return made
+        return None
+
+    def _real(self, rng: np.random.Generator) -> Face:
+        names, weights = self._reals[1], self._reals[2]
+        rows = self._reals[0][str(rng.choice(names, p=weights))]
+        return self._face(rows[int(rng.integers(len(rows)))])
+
+    def _face(self, row: Row | RegionRow) -> Face:
+        pixels = self.regions.planes(row)[0] if isinstance(row, RegionRow) else self.chips.chip(row).pixels
+        return Face(np.ascontiguousarray(pixels), row.to_unit)
+
+
+_Sources = tuple[dict[str, list[Row | RegionRow]], list[str], Floats]
+
+
+def _by_source(rows: Sequence[Row | RegionRow]) -> _Sources:
+    """Rows by source, the sources' names and their weights."""
+    found: dict[str, list[Row | RegionRow]] = {}
+    for row in rows:
+        found.setdefault(f"twin:{row.source}" if isinstance(row, RegionRow) else row.kind, []).append(row)
+    weights = np.sqrt([len(found[name]) for name in found])
+    return found, list(found), weights / weights.sum()
+
+
+def pieces(mask: Mask) -> list[Mask]:
+    """The connected pieces of a mask as instances, largest first; crumbs of the warp are left out."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    kept = [index for index in range(1, count) if areas[index] >= _LEAST_PIECE]
+    return [labels == index for index in sorted(kept, key=lambda index: -int(areas[index]))]
+
+
+def contract_of(size: int, margin: float) -> ViewContract:
+    """The localizer's view: aligned, mirrored at the border."""
+    return ViewContract(View.ALIGNED, size, margin, Border.REFLECT)

@@ -1,0 +1,149 @@
+"""Engines that doctor one region of a face: splices, the face's own mirror, local filters, classical inpainting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.core import geometry
+from unmask.core.geometry import Floats
+from unmask.core.images import Pixels, shrink_area
+
+Mask = NDArray[np.bool_]
+ENGINES: Final = ("splice_poisson", "splice_feather", "self_mirror", "local_resample", "opencv_inpaint")
+DONATED: Final = ("splice_poisson", "splice_feather")
+FILTERS: Final = ("down_up", "blur", "bilateral", "noise", "sharpen", "jpeg", "median")
+# Below this mean difference (grey levels) inside the mask nothing was changed that an encode would leave standing.
+_LEAST_CHANGE: Final = 3.0
+# Poisson blending needs a rim of known pixels around the region.
+_RIM: Final = 3
+_FLIP: Final = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face to take from or to change: (H, W, 3) uint8 RGB, and the (2, 3) map of its pixels to the unit square."""
+
+    pixels: Pixels
+    to_unit: Floats
+
+
+def doctor(base: Face, donor: Face | None, mask: Mask, engine: str, rng: np.random.Generator) -> tuple[Pixels, Mask] | None:
+    """Changes the masked pixels; every other pixel stays as it is, bit by bit.
+
+    Returns the picture and the mask of the pixels written, or None where the result would hardly differ from the base, or
+    differ in colour so much that nobody would publish it.
+    """
+    mask = mask.copy()
+    mask[:_RIM], mask[-_RIM:], mask[:, :_RIM], mask[:, -_RIM:] = False, False, False, False
+    if int(mask.sum()) < 40:
+        return None
+    if engine in DONATED and donor is not None:
+        source = place(donor, base, rng)
+    elif engine == "self_mirror":
+        source = _warp(
+            base.pixels, geometry.compose(geometry.invert(base.to_unit), geometry.compose(_FLIP, base.to_unit)), base
+        )
+    elif engine == "local_resample":
+        source = _filtered(base.pixels, str(rng.choice(FILTERS)), rng)
+    else:
+        source = base.pixels
+    new, mask = _blended(base.pixels, source, mask, engine, rng)
+    result = np.where(mask[..., None], new, base.pixels)
+    change = np.abs(result[mask].astype(np.int16) - base.pixels[mask])
+    return None if not _LEAST_CHANGE <= float(change.mean()) <= 70.0 else (result, mask)
+
+
+def place(donor: Face, base: Face, rng: np.random.Generator) -> Pixels:
+    """The donor's pixels where the base's face is: by the landmarks of both, a little off as by hand."""
+    size, turn = np.exp(rng.normal(0.0, 0.03)), rng.normal(0.0, 0.02)
+    linear = size * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    centre = np.array([0.5, 0.65])
+    jitter = np.column_stack([linear, centre - linear @ centre + rng.normal(0.0, 0.01, 2)])
+    return _warp(donor.pixels, geometry.compose(geometry.invert(base.to_unit), geometry.compose(jitter, donor.to_unit)), base)
+
+
+def _warp(pixels: Pixels, matrix: Floats, base: Face) -> Pixels:
+    factor = geometry.scale_of(matrix)
+    if factor < 1.0:
+        pixels, shrink = shrink_area(pixels, factor)
+        matrix = geometry.compose(matrix, geometry.invert(shrink))
+    height, width = base.pixels.shape[:2]
+    warped = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return warped.astype(np.uint8, copy=False)
+
+
+def _blended(base: Pixels, source: Pixels, mask: Mask, engine: str, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+    """The new picture and the mask of what it writes, by the engine's way of blending."""
+    if engine == "opencv_inpaint":
+        method = cv2.INPAINT_TELEA if rng.uniform() < 0.5 else cv2.INPAINT_NS
+        return cv2.inpaint(base, mask.astype(np.uint8), float(rng.integers(3, 8)), method).astype(np.uint8), mask
+    if engine == "local_resample":
+        return _feathered(base, source, mask, rng.uniform(0.5, 3.0))
+    if rng.uniform() < 0.85:
+        source = match_colours(source, base, mask)
+    if engine == "splice_poisson" or (engine == "self_mirror" and rng.uniform() < 0.5):
+        return _poisson(base, source, mask, mixed=rng.uniform() < 0.1), mask
+    return _feathered(base, source, mask, rng.uniform(0.6, 5.0))
+
+
+def match_colours(source: Pixels, base: Pixels, mask: Mask) -> Pixels:
+    """Gives the source the base's mean and spread of each Lab channel under the mask."""
+    ours = cv2.cvtColor(source, cv2.COLOR_RGB2LAB).astype(np.float32)
+    theirs = cv2.cvtColor(base, cv2.COLOR_RGB2LAB)[mask].astype(np.float32)
+    under = ours[mask]
+    spread = np.clip((theirs.std(axis=0) + 1.0) / (under.std(axis=0) + 1.0), 0.7, 1.4)
+    matched = np.clip((ours - under.mean(axis=0)) * spread + theirs.mean(axis=0), 0.0, 255.0).astype(np.uint8)
+    back: Pixels = cv2.cvtColor(matched, cv2.COLOR_LAB2RGB).astype(np.uint8, copy=False)
+    return back
+
+
+def _feathered(base: Pixels, source: Pixels, mask: Mask, sigma: float) -> tuple[Pixels, Mask]:
+    """A soft edge; the mask grows to all pixels with at least 5 % of the source."""
+    alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma)[..., None]
+    mixed = base + (source.astype(np.float32) - base) * alpha
+    return np.round(mixed).astype(np.uint8), alpha[..., 0] >= 0.05
+
+
+def _poisson(base: Pixels, source: Pixels, mask: Mask, *, mixed: bool) -> Pixels:
+    """Gradient-domain blending.  Source: Perez et al., Poisson image editing, SIGGRAPH 2003."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    centre = (x + width // 2, y + height // 2)
+    flag = cv2.MIXED_CLONE if mixed else cv2.NORMAL_CLONE
+    return cv2.seamlessClone(source, base, mask.astype(np.uint8) * 255, centre, flag).astype(np.uint8, copy=False)
+
+
+def _filtered(pixels: Pixels, name: str, rng: np.random.Generator) -> Pixels:
+    """The whole picture through one local filter."""
+    height, width = pixels.shape[:2]
+    if name == "down_up":
+        factor = rng.uniform(0.25, 0.6)
+        small = cv2.resize(
+            pixels, (max(4, round(width * factor)), max(4, round(height * factor))), interpolation=cv2.INTER_AREA
+        )
+        way = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+        return cv2.resize(small, (width, height), interpolation=way).astype(np.uint8)
+    if name == "noise":
+        return np.clip(pixels + rng.normal(0.0, rng.uniform(6.0, 16.0), pixels.shape), 0.0, 255.0).astype(np.uint8)
+    if name == "jpeg":
+        return jpeg(pixels, int(rng.integers(10, 35)), 0x221111)
+    if name == "bilateral":
+        return cv2.bilateralFilter(pixels, 7, rng.uniform(30.0, 80.0), 5.0).astype(np.uint8)
+    if name == "median":
+        return cv2.medianBlur(pixels, int(rng.choice([5, 7]))).astype(np.uint8)
+    blurred = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(1.2, 3.0))
+    if name == "blur":
+        return blurred.astype(np.uint8)
+    return cv2.addWeighted(pixels, 2.2, blurred, -1.2, 0.0).astype(np.uint8)
+
+
+def jpeg(pixels: Pixels, quality: int, sampling: int) -> Pixels:
+    """RGB pixels through one JPEG encode in memory; `sampling` as OpenCV names it (0x221111 is 4:2:0)."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), options)[1]
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return np.ascontiguousarray(decoded[..., ::-1]).astype(np.uint8, copy=False)
