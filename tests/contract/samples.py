@@ -34,10 +34,10 @@ from unmask.core.domain import (
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123457, tzinfo=UTC)
 SHA, RELEASE, POLICY = "a" * 64, "b" * 64, "c" * 64
-MARKS = ((40.125, 50.0), (80.0, 50.3), (60.0, 70.0), (45.0, 95.0), (75.0, 95.0))
+MARKS = ((40.13, 50.0), (80.0, 50.3), (60.0, 70.0), (45.0, 95.0), (75.0, 95.0))
 REGION = Region(((1.5, 2.25), (30.0, 2.0), (30.0, 40.0)), 0.9, "mouth", 0.04)
 FINDINGS = Findings(
-    faces=(FaceRow((10.123456789, 10.0, 110.0, 120.0), MARKS, 0.987654321),),
+    faces=(FaceRow((10.123456789, 10.0, 110.0, 120.0), ((40.123456789, 50.0), *MARKS[1:]), 0.987654321),),
     classified=(Classified(0.123456789, {"stylegan2": 0.8, "unknown": 0.2}, Defence(0.1, 0.2), None),),
     localized=(Localized(0.3, (REGION,)),),
 )

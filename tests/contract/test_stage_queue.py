@@ -62,15 +62,16 @@ class TestStageQueue:
                 if len(seen) == 5 * MANY:
                     done.set()
 
+        def publish(first: int) -> None:
+            for number in range(first, first + MANY):
+                queue.publish(message(number))
+
         with QUEUES[adapter](run) as queue:
-            publish = [
-                threading.Thread(target=lambda n=n: [queue.publish(message(n * MANY + i)) for i in range(MANY)])
-                for n in range(5)
-            ]
-            for thread in publish:
+            threads = [threading.Thread(target=publish, args=(n * MANY,)) for n in range(5)]
+            for thread in threads:
                 thread.start()
             assert done.wait(20)
-            for thread in publish:
+            for thread in threads:
                 thread.join()
 
 

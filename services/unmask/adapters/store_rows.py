@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
+from unmask.core.contract import findings_to_json, to_json
 from unmask.core.domain import (
     Action,
     Case,
@@ -14,10 +15,12 @@ from unmask.core.domain import (
     Decision,
     Event,
     Failure,
+    Findings,
     Media,
     PictureInfo,
     Stage,
     State,
+    Verdict,
 )
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -85,6 +88,18 @@ def picture_of(row: RowMapping) -> PictureInfo:
     """A picture out of its columns."""
     claims = tuple(Claim(**claim) for claim in row["claims"])
     return PictureInfo(**{name: row[name] for name in _PICTURE}, claims=claims)
+
+
+def findings_rows(case: Case, findings: Findings) -> list[dict[str, Any]]:
+    """A row for each stage that has run."""
+    key = {"tenant": case.tenant, "case_id": case.id}
+    return [{**key, "part": part, "body": body} for part, body in findings_to_json(findings).items()]
+
+
+def verdict_row(tenant: str, verdict: Verdict) -> dict[str, Any]:
+    """A verdict under its key."""
+    key = {"sha256": verdict.sha256, "release": verdict.release.sha256, "policy": verdict.policy.sha256}
+    return {"tenant": tenant, **key, "body": to_json(verdict)}
 
 
 def decision_row(decision: Decision) -> dict[str, Any]:
