@@ -48,8 +48,7 @@ class HttpFetcher:
                     body, location = _answer(connection, parts, limit)
                 _left(deadline)  # a connection cut at the deadline may look like a body's end
             except (OSError, http.client.HTTPException) as error:
-                late = time.monotonic() >= deadline
-                why = f"took more than {self._seconds:g} s" if late else str(error) or type(error).__name__
+                why = f"took more than {self._seconds:g} s" if time.monotonic() >= deadline else _why(error)
                 raise Unavailable(f"url {url!r}: {why}") from error
             if location is None:
                 return body
@@ -139,6 +138,11 @@ def _checked(url: str) -> SplitResult:
     return parts
 
 
+def _why(error: Exception) -> str:
+    """In words of our own: what a server says instead of HTTP is nobody's to read."""
+    return f"no HTTP answer ({type(error).__name__})" if isinstance(error, http.client.HTTPException) else str(error)
+
+
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0.0:
@@ -154,10 +158,10 @@ def _answer(connection: _Pinned, parts: SplitResult, limit: int) -> tuple[bytes,
     if response.status in _REDIRECTS and (location := response.getheader("Location")):
         return b"", location
     if response.status != http.client.OK:
-        raise OSError(f"the server answered {response.status} {response.reason}")
+        raise OSError(f"the server answered {response.status}")
     encoding = response.getheader("Content-Encoding", "identity")
     if encoding.lower() != "identity":
-        raise OSError(f"the server sent {encoding} though the plain bytes were asked for")
+        raise OSError(f"the server sent {encoding[:20]!r} though the plain bytes were asked for")
     return _body(response, limit), None
 
 
