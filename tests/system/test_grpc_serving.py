@@ -40,10 +40,6 @@ from unmask.settings import Settings
 
 NAMES = [f"unmask.v1.{name.capitalize()}Service" for name in SERVICES]
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-COMMAND = (
-    "import argparse, sys; from unmask.cli import serve; p = argparse.ArgumentParser(); "
-    "serve.add_parser(p.add_subparsers()); a = p.parse_args(); sys.exit(a.run(a))"
-)
 
 
 def kinds(base: type[UnmaskError]) -> list[type[UnmaskError]]:
@@ -231,7 +227,7 @@ class Process:
     """`unmask serve` in a process of its own."""
 
     def __init__(self, models: Path, *arguments: str) -> None:
-        command = [sys.executable, "-c", COMMAND, "serve", *arguments, "--listen", ANY_PORT, "--models", str(models)]
+        command = [sys.executable, "-m", "unmask.cli.main", "serve", *arguments, "--listen", ANY_PORT, "--models", str(models)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), os.environ.get("PYTHONPATH", "")])}
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -277,6 +273,58 @@ async def test_a_state_folder_outlives_its_server(tiny: Path, tmp_path: Path) ->
                 first = verdict
             assert (await client.get_verdict(first.id)).verdict == first
     assert first.id != verdict.id and "align" not in verdict.timings_ms
+
+
+async def test_services_in_servers_of_their_own_share_a_state_folder(tiny: Path, tmp_path: Path) -> None:
+    settings = Settings(models=tiny, state=tmp_path / "state")
+    alone = wired(["alignment"], Settings(models=tiny))
+    with wired(["ingestion"], settings) as front, wired(["alignment"], settings) as back, alone as apart:
+        async with served(front) as door, served(back) as reader, served(apart) as stranger:
+            async with AsyncClient(door.address) as client:
+                verdict = await client.check(face_picture())
+            async with AsyncClient(reader.address) as client:
+                assert [face.box for face in (await client.align(case_id=verdict.id)).faces] == [verdict.faces[0].box]
+            async with AsyncClient(stranger.address) as client:
+                with pytest.raises(UnknownCase):
+                    await client.align(case_id=verdict.id)
+
+
+async def test_a_second_signal_ends_it_at_once(still: Stuck) -> None:
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve_until_signalled(still.services(), ServerSettings(ANY_PORT), address.set_result))
+    async with AsyncClient(await address) as client:
+        case = await client.submit(dark_picture())  # nobody will ever work it
+
+        async def wait() -> None:
+            async for _ in client.wait_verdict(case.id):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert not serving.done() and not waiting.done()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, 5)
+        with pytest.raises(Unavailable):
+            await waiting
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["ingestion", "--listen", "0.0.0.0:50051"], 2, "without TLS"),
+        (["alignment", "--grace", "-1"], 2, "--grace"),
+        (["alignment", "--models", "/nonexistent"], 3, "no model repository"),
+        (["everything"], 2, "invalid choice"),
+    ],
+)
+async def test_the_command_says_what_is_wrong_in_a_line(arguments: list[str], code: int, says: str) -> None:
+    command = [sys.executable, "-m", "unmask.cli.main", "serve", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "services")}
+    done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert says in done.stderr and "Traceback" not in done.stderr
 
 
 async def test_the_shipped_models_serve(models: Path) -> None:

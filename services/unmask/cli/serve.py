@@ -24,6 +24,7 @@ SERVICES: Final = ("ingestion", "alignment", "classification", "localization")
 _WAITING: Final = 32
 # Threads that look into the store: short reads, apart from the work that takes a processor.
 _READERS: Final = 2
+_LONGEST_GRACE: Final = 3600.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -58,9 +59,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal; exit code 0 after a drain.  Raises `BadConfig`, `BadModel`."""
+    from unmask.core.errors import BadConfig
     from unmask.rpc.serving import ServerSettings
     from unmask.settings import Settings
 
+    if not 0.0 <= args.grace <= _LONGEST_GRACE:
+        raise BadConfig(f"--grace {args.grace}: expected 0 to {_LONGEST_GRACE:.0f} seconds")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     told = {name: getattr(args, name) for name in ("state", "models") if getattr(args, name) is not None}
     settings = replace(Settings.from_environment(), **told)

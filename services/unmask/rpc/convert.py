@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol, TypeVar
 
 from unmask.core.domain import (
     Action,
@@ -35,16 +33,8 @@ from unmask.core.domain import (
     Verdict,
 )
 from unmask.core.errors import BadRequest
+from unmask.rpc.wire import enum_from, enum_to, filled, maybe, text
 from unmask.v1 import common_pb2 as pb
-
-_Name = TypeVar("_Name", bound=StrEnum)
-
-
-class _Message(Protocol):
-    """What is asked of any message here."""
-
-    def HasField(self, field_name: Any) -> bool:
-        """Whether the field is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +71,6 @@ class FoundFace:
     def of(row: FaceRow) -> FoundFace:
         """What the outside is told of a row."""
         return FoundFace(row.box, row.landmarks, row.confidence)
-
-
-def _enum(kind: Any, name: StrEnum) -> Any:
-    return kind.Value(f"{_prefix(type(name))}_{name.name}")
-
-
-def _named(kind: Any, names: type[_Name], number: int) -> _Name:
-    """The domain's name of a value; one that is unset or newer than this program is refused, never taken for another."""
-    known = {_enum(kind, name): name for name in names}
-    if number not in known:
-        raise BadRequest(f"{_prefix(names).lower()}: value {number} is unset or not known here")
-    return known[number]
-
-
-def _prefix(names: type[StrEnum]) -> str:
-    return names.__name__.upper()
-
-
-def _maybe(message: _Message, field: str) -> Any:
-    return getattr(message, field) if message.HasField(field) else None
-
-
-def _filled(message: _Message, field: str) -> Any:
-    """A field that must be set; raises `BadRequest` naming it."""
-    if not message.HasField(field):
-        raise BadRequest(f"{type(message).__name__}.{field} is not set")
-    return getattr(message, field)
-
-
-def _text(text: str) -> str:
-    """Protobuf strings are UTF-8; what is not (bytes out of a file's metadata) is escaped, not lost."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def submission_to(asked: Submission) -> pb.Submission:
@@ -160,21 +118,21 @@ def status_to(status: CaseStatus) -> pb.CaseStatus:
     failure = status.failure
     return pb.CaseStatus(
         id=status.id,
-        stage=_enum(pb.Stage, status.stage),
-        state=_enum(pb.State, status.state),
+        stage=enum_to(pb.Stage, status.stage),
+        state=enum_to(pb.State, status.state),
         attempts=status.attempts,
-        failure=None if failure is None else pb.Failure(code=failure.code, detail=_text(failure.detail)),
+        failure=None if failure is None else pb.Failure(code=failure.code, detail=text(failure.detail)),
         sha256=status.sha256,
     )
 
 
 def status_from(message: pb.CaseStatus) -> CaseStatus:
     """The status of a message."""
-    failure = _maybe(message, "failure")
+    failure = maybe(message, "failure")
     return CaseStatus(
         id=message.id,
-        stage=_named(pb.Stage, Stage, message.stage),
-        state=_named(pb.State, State, message.state),
+        stage=enum_from(pb.Stage, Stage, message.stage),
+        state=enum_from(pb.State, State, message.state),
         attempts=message.attempts,
         failure=None if failure is None else Failure(failure.code, failure.detail),
         sha256=message.sha256,
@@ -206,7 +164,7 @@ def found_face_to(face: FoundFace) -> pb.DetectedFace:
 
 def found_face_from(message: pb.DetectedFace) -> FoundFace:
     """What alignment found; raises `BadRequest` when there is no box."""
-    return FoundFace(box_from(_filled(message, "box")), _points_from(message.landmarks), _maybe(message, "confidence"))
+    return FoundFace(box_from(filled(message, "box")), _points_from(message.landmarks), maybe(message, "confidence"))
 
 
 def classified_to(found: Classified) -> pb.Classification:
@@ -221,12 +179,12 @@ def classified_to(found: Classified) -> pb.Classification:
 
 def classified_from(message: pb.Classification) -> Classified:
     """What classification says of a face."""
-    generator = _maybe(message, "generator")
+    generator = maybe(message, "generator")
     return Classified(
-        synthetic=_maybe(message, "synthetic"),
+        synthetic=maybe(message, "synthetic"),
         generator=None if generator is None else dict(generator.shares),
         defence=_defence_from(message),
-        doubt=_maybe(message, "doubt"),
+        doubt=maybe(message, "doubt"),
     )
 
 
@@ -235,8 +193,8 @@ def _defence_to(defence: Defence | None) -> pb.Defence | None:
 
 
 def _defence_from(message: pb.Classification | pb.Face) -> Defence | None:
-    defence = _maybe(message, "defence")
-    return None if defence is None else Defence(_filled(defence, "plain"), _filled(defence, "blurred"))
+    defence = maybe(message, "defence")
+    return None if defence is None else Defence(filled(defence, "plain"), filled(defence, "blurred"))
 
 
 def _region_to(region: Region) -> pb.Region:
@@ -244,7 +202,7 @@ def _region_to(region: Region) -> pb.Region:
 
 
 def _region_from(message: pb.Region) -> Region:
-    return Region(_points_from(message.polygon), _filled(message, "score"), message.name, _filled(message, "area"))
+    return Region(_points_from(message.polygon), filled(message, "score"), message.name, filled(message, "area"))
 
 
 def localized_to(found: Localized) -> pb.Localization:
@@ -254,14 +212,14 @@ def localized_to(found: Localized) -> pb.Localization:
 
 def localized_from(message: pb.Localization) -> Localized:
     """What localization says of a face."""
-    return Localized(_maybe(message, "manipulated"), tuple(_region_from(region) for region in message.regions))
+    return Localized(maybe(message, "manipulated"), tuple(_region_from(region) for region in message.regions))
 
 
 def _face_to(face: FaceVerdict) -> pb.Face:
     return pb.Face(
         box=box_to(face.box),
         landmarks=_points_to(face.landmarks),
-        label=_enum(pb.Label, face.label),
+        label=enum_to(pb.Label, face.label),
         score=face.score,
         doubt=face.doubt,
         synthetic=face.synthetic,
@@ -273,15 +231,15 @@ def _face_to(face: FaceVerdict) -> pb.Face:
 
 
 def _face_from(message: pb.Face) -> FaceVerdict:
-    generator = _maybe(message, "generator")
+    generator = maybe(message, "generator")
     return FaceVerdict(
-        box=box_from(_filled(message, "box")),
+        box=box_from(filled(message, "box")),
         landmarks=_points_from(message.landmarks),
-        label=_named(pb.Label, Label, message.label),
-        score=_maybe(message, "score"),
-        doubt=_maybe(message, "doubt"),
-        synthetic=_maybe(message, "synthetic"),
-        manipulated=_maybe(message, "manipulated"),
+        label=enum_from(pb.Label, Label, message.label),
+        score=maybe(message, "score"),
+        doubt=maybe(message, "doubt"),
+        synthetic=maybe(message, "synthetic"),
+        manipulated=maybe(message, "manipulated"),
         generator=None if generator is None else dict(generator.shares),
         defence=_defence_from(message),
         regions=tuple(_region_from(region) for region in message.regions),
@@ -295,16 +253,16 @@ def verdict_to(verdict: Verdict) -> pb.Verdict:
         sha256=verdict.sha256,
         width=verdict.width,
         height=verdict.height,
-        label=_enum(pb.Label, verdict.label),
+        label=enum_to(pb.Label, verdict.label),
         score=verdict.score,
         doubt=verdict.doubt,
-        action=_enum(pb.Action, verdict.action),
+        action=enum_to(pb.Action, verdict.action),
         faces=[_face_to(face) for face in verdict.faces],
-        claims=[pb.Claim(kind=_text(c.kind), field=_text(c.field), value=_text(c.value)) for c in verdict.claims],
+        claims=[pb.Claim(kind=text(c.kind), field=text(c.field), value=text(c.value)) for c in verdict.claims],
         release=pb.Release(name=verdict.release.name, sha256=verdict.release.sha256),
         models=[pb.ModelVersion(name=m.name, version=m.version, sha256=m.sha256) for m in verdict.models],
         policy=pb.Policy(name=verdict.policy.name, sha256=verdict.policy.sha256),
-        reasons=[pb.Reason(code=r.code, text=_text(r.text), face=r.face) for r in verdict.reasons],
+        reasons=[pb.Reason(code=r.code, text=text(r.text), face=r.face) for r in verdict.reasons],
         runtime=dict(verdict.runtime),
         timings_ms=dict(verdict.timings_ms),
         path=verdict.path,
@@ -318,17 +276,17 @@ def verdict_from(message: pb.Verdict) -> Verdict:
         sha256=message.sha256,
         width=message.width,
         height=message.height,
-        label=_named(pb.Label, Label, message.label),
-        score=_maybe(message, "score"),
-        doubt=_maybe(message, "doubt"),
-        action=_named(pb.Action, Action, message.action),
+        label=enum_from(pb.Label, Label, message.label),
+        score=maybe(message, "score"),
+        doubt=maybe(message, "doubt"),
+        action=enum_from(pb.Action, Action, message.action),
         faces=tuple(_face_from(face) for face in message.faces),
         claims=tuple(Claim(claim.kind, claim.field, claim.value) for claim in message.claims),
         release=Named(message.release.name, message.release.sha256),
         models=tuple(ModelVersion(model.name, model.version, model.sha256) for model in message.models),
         policy=Named(message.policy.name, message.policy.sha256),
-        reasons=tuple(Reason(reason.code, reason.text, _maybe(reason, "face")) for reason in message.reasons),
+        reasons=tuple(Reason(reason.code, reason.text, maybe(reason, "face")) for reason in message.reasons),
         runtime=dict(message.runtime),
         timings_ms=dict(message.timings_ms),
-        path=_maybe(message, "path"),
+        path=maybe(message, "path"),
     )

@@ -48,7 +48,8 @@ class ServerSettings:
 
     listen: str = "127.0.0.1:50051"
     byte_limit: int = 20 * 1024 * 1024
-    grace: float = 30.0
+    # Below the 30 s that Kubernetes gives before it kills.
+    grace: float = 20.0
     probe_every: float = 30.0
 
 

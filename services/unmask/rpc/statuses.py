@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 
 from unmask.core import errors
 from unmask.core.errors import UnmaskError
+from unmask.rpc.wire import text
 
 DOMAIN: Final = "unmask"
 RETRY_SECONDS: Final = 1
@@ -48,8 +49,8 @@ def code_of(error: UnmaskError) -> grpc.StatusCode:
 def to_status(error: UnmaskError) -> status_pb2.Status:
     """The google.rpc.Status of an error, with its details."""
     code = code_of(error)
-    text = error.detail.encode("utf-8", "backslashreplace").decode()
-    status = status_pb2.Status(code=code.value[0], message=text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+    detail = text(error.detail)
+    status = status_pb2.Status(code=code.value[0], message=detail if len(detail) <= _LONGEST else f"{detail[:_LONGEST]}…")
     _attach(status, error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN))
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
         retry = error_details_pb2.RetryInfo()
@@ -78,7 +79,7 @@ def from_rpc_error(error: grpc.Call | grpc.aio.AioRpcError) -> UnmaskError:
     return _plain(error.code(), error.details() or "")
 
 
-def _plain(code: grpc.StatusCode, text: str) -> UnmaskError:
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
-        return errors.BadRequest(f"the message is larger than the other side takes ({text})")
-    return _PLAIN.get(code, UnmaskError)(text or code.name.lower())
+def _plain(code: grpc.StatusCode, said: str) -> UnmaskError:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in said:
+        return errors.BadRequest(f"the message is larger than the other side takes ({said})")
+    return _PLAIN.get(code, UnmaskError)(said or code.name.lower())
