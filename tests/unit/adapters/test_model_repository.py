@@ -32,7 +32,7 @@ def release_of(refs: dict[str, ModelRef]) -> dict[str, Any]:
         "schema": "unmask.release/1",
         "name": "test",
         "models": {role: {"version": ref.version, "sha256": ref.sha256} for role, ref in refs.items()},
-        "fusion": {"synthetic": 1.0, "manipulated": 1.0, "bias": 0.0},
+        "fusion": {"slope": 1.0, "bias": 0.0},
         "thresholds": {
             "synthetic_real": 0.3, "synthetic": 0.7, "manipulated_real": 0.3, "manipulated": 0.7, "plainly_synthetic": 0.99,
             "min_face": 32.0,

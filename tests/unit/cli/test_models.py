@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.adapters.small_models import add_version, card_of, summing_model
 from unmask.cli.models import add_parser
+from unmask.core.cards import Thresholds
 from unmask.core.errors import BadRequest
 
 MODEL = summing_model()
@@ -27,13 +28,12 @@ def run(*words: str) -> int:
 def root(tmp_path: Path) -> Path:
     """Three versions that are right, a release of them, a lock without a product, no config.pbtxt."""
     refs = {name: add_version(tmp_path, card_of(MODEL, name, task=task), MODEL) for name, task in TASKS.items()}
-    limits = ("synthetic_real", "synthetic", "manipulated_real", "manipulated", "plainly_synthetic", "min_face")
     release = {
         "schema": "unmask.release/1",
         "name": "test",
         "models": {name: {"version": 1, "sha256": ref.sha256} for name, ref in refs.items()},
-        "fusion": {"synthetic": 1.0, "manipulated": 1.0, "bias": 0.0},
-        "thresholds": dict.fromkeys(limits, 0.5),
+        "fusion": {"slope": 1.0, "bias": 0.0},
+        "thresholds": dict.fromkeys(Thresholds.__slots__, 0.5),
     }
     (tmp_path / "release.json").write_text(json.dumps(release))
     (tmp_path / "weights.lock").write_text("")
