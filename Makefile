@@ -158,17 +158,28 @@ models: fetch ## fetch what weights.lock names, then check every file of model_r
 bench: setup ## pictures per second end to end over what decoding and the models alone allow
 	@$(BIN)/python bench/embedded.py $(ARGS)
 
+# Both write under OUT and leave the checkout's model_repository/ alone: a better model becomes the next version by hand.
 .PHONY: train-detector
-train-detector: .venv-training/.ready fetch ## train the detector (FACES=DIR, OUT=DIR; hours)
+train-detector: .venv-training/.ready fetch ## train the detector into OUT/models (FACES=DIR; an hour or more; ARGS=--resume)
 	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR" >&2; exit 2; }
-	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/detector/data"
-	@$(TRAIN)/unmask-train fit --config training/configs/detector.yaml $(ARGS)
+	@mkdir -p "$(OUT)/models"
+	@$(BIN)/unmask models fetch mobilenet_v2 --out "$(OUT)/mobilenet_v2.pth"
+	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/data"
+	@$(TRAIN)/unmask-train fit --config training/configs/detector.yaml --data "$(OUT)/data" --out "$(OUT)/detector" \
+		--weights "$(OUT)/mobilenet_v2.pth" $(ARGS)
+	@$(TRAIN)/unmask-train export "$(OUT)/detector/detector.pt" --config training/configs/detector.yaml --data "$(OUT)/data" \
+		--repository "$(OUT)/models"
 
 .PHONY: train-localizer
-train-localizer: .venv-training/.ready fetch ## train the localizer (FACES=DIR, MANIPULATED=DIR, OUT=DIR; hours)
+train-localizer: .venv-training/.ready fetch ## train the localizer into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more)
 	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR MANIPULATED=DIR" >&2; exit 2; }
-	@$(TRAIN)/unmask-train manipulate --faces "$(FACES)" --out "$(OUT)/localizer/data" --count 3000 --seed 1
-	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml $(ARGS)
+	@mkdir -p "$(OUT)/models"
+	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/data"
+	@$(TRAIN)/unmask-train manipulate --faces "$(FACES)" --out "$(OUT)/spliced" --count 3000 --seed 1
+	@$(TRAIN)/unmask-train prepare-regions --data "$(OUT)/spliced" $(MANIPULATED) --out "$(OUT)/data"
+	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" $(ARGS)
+	@$(TRAIN)/unmask-train export-localizer "$(OUT)/localizer/localizer.pt" --config training/configs/localizer.yaml \
+		--data "$(OUT)/data" --repository "$(OUT)/models"
 
 ##@ Cleaning
 
