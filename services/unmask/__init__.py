@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unmask.embedded import Checked, Unmask
     from unmask.core import errors
     from unmask.core.domain import Verdict
+    from unmask.embedded import Checked, Unmask
 
 __all__ = ["Checked", "Unmask", "Verdict", "errors"]
 

@@ -9,11 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from unmask.bootstrap import Parts, forgetful, inline_world
-from unmask.core.domain import BytesSource, State, Submission, Verdict
+from unmask.core.domain import BytesSource, FaceRow, State, Submission, Verdict
 from unmask.core.errors import BadImage, StoreCorrupt, UnmaskError, from_code
+from unmask.core.images import Pixels
 from unmask.core.submit import accept
 from unmask.core.world import World
 from unmask.settings import Settings
@@ -47,10 +48,11 @@ class Unmask:
         policy: str | os.PathLike[str] | None = None,
         threads: int | None = None,
     ) -> None:
-        told = {"models": models, "state": state, "policy": policy}
-        paths = {name: Path(value) for name, value in told.items() if value is not None}
-        settings = replace(Settings.from_environment(), **paths)
-        parts = Parts(settings if threads is None else replace(settings, threads=threads))
+        told = {"models": _path(models), "state": _path(state), "policy": _path(policy), "threads": threads}
+        changes: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        settings = replace(Settings.from_environment(), **changes)
+        parts = Parts(settings)
+        self._parts = parts
         self._world = inline_world(parts)
         self._keeps = settings.state is not None
         self._workers = parts.threads + 1
@@ -65,6 +67,20 @@ class Unmask:
         world = self._world if self._keeps else forgetful(self._world)
         verdict = _judged(world, data)
         return verdict if isinstance(picture, bytes) else replace(verdict, path=os.fspath(picture))
+
+    @property
+    def byte_limit(self) -> int:
+        """The largest picture that is read, in bytes."""
+        return self._limit
+
+    @property
+    def models_root(self) -> Path:
+        """The model repository in use."""
+        return self._parts.repository.root
+
+    def faces(self, picture: Pixels) -> tuple[FaceRow, ...]:
+        """Faces of decoded pixels, (H, W, 3) uint8 RGB, largest first, as the active release finds them."""
+        return self._world.handlers.align(picture, self._world.catalogue.active_release())
 
     def check_many(self, pictures: Iterable[Picture]) -> Iterator[Checked]:
         """One answer a picture, in order, while later ones are worked on; holds a few pictures at a time, never all."""
@@ -106,6 +122,10 @@ class Unmask:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _path(place: str | os.PathLike[str] | None) -> Path | None:
+    return None if place is None else Path(place)
 
 
 def _judged(world: World, data: bytes) -> Verdict:

@@ -156,7 +156,7 @@ def make_repository(root: Path) -> Path:
         "schema": "unmask.release/1",
         "name": "tiny",
         "models": names,
-        "fusion": {"synthetic": 0.5, "manipulated": 0.5, "bias": 0.0},
+        "fusion": {"slope": 1.0, "bias": 0.0},
         "thresholds": {
             "synthetic_real": 0.4,
             "synthetic": 0.6,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
-from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of, sigmoid
+from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of
+from unmask_training.calibration import fit_calibration
 from unmask_training.measures import calibration_error
 
 # Below this side of a face box, in picture pixels, training never went: a view of it would be mostly interpolation.
@@ -86,20 +86,22 @@ def _tails(path: str) -> Iterable[str]:
 
 
 def fit_fusion(rows: list[Judged]) -> Fusion:
-    """Logistic regression of fake on both logits at prior .5 (classes weighted alike); weights are kept non-negative."""
-    both = [row for row in rows if row.manipulated is not None]
-    x = np.array([[logit_of(row.synthetic), logit_of(row.manipulated or 0.0)] for row in both])
-    y = np.array([row.fake for row in both])
+    """Slope and bias of the noisy or, by logistic regression at prior .5 (classes weighted alike)."""
+    x = np.array([logit_of(_either(row)) for row in rows])
+    y = np.array([row.fake for row in rows])
     if y.size == 0 or y.all() or not y.any():
-        raise ValueError("fusion: needs judged pictures of both kinds, real and fake, with both models' scores")
-    model = LogisticRegression(class_weight="balanced", C=10.0).fit(x, y)
-    weights = np.maximum(model.coef_[0], 0.0)
-    return Fusion(float(weights[0]), float(weights[1]), float(model.intercept_[0]))
+        raise ValueError("fusion: needs judged pictures of both kinds, real and fake")
+    fitted = fit_calibration(x, y)
+    return Fusion(1.0 / fitted.temperature, fitted.bias)
+
+
+def _either(row: Judged) -> float:
+    return 1.0 - (1.0 - row.synthetic) * (1.0 - (row.manipulated or 0.0))
 
 
 def report(rows: list[Judged], fusion: Fusion) -> dict[str, Any]:
     """What the fitted release says on the pictures that it was fitted on: a regression baseline, not a claim."""
-    scores = np.array([_fused(row, fusion) for row in rows])
+    scores = np.array([fusion.score(row.synthetic, row.manipulated) for row in rows], dtype=np.float64)
     fake = np.array([row.fake for row in rows])
     called = np.array([row.label in {"synthetic", "manipulated"} for row in rows])
     real = np.array([row.label == "real" for row in rows])
@@ -109,12 +111,6 @@ def report(rows: list[Judged], fusion: Fusion) -> dict[str, Any]:
         "real_called_real": round(float(real[~fake].mean()), 4),
         "ece": round(calibration_error(scores, fake), 4),
     }
-
-
-def _fused(row: Judged, fusion: Fusion) -> float:
-    if row.manipulated is None:
-        return row.synthetic
-    return sigmoid(fusion.synthetic * logit_of(row.synthetic) + fusion.manipulated * logit_of(row.manipulated) + fusion.bias)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -193,20 +193,21 @@ def _outputs(card: _Reader) -> tuple[TensorSpec, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """A face's score from its parts: sigmoid(synthetic * logit(s) + manipulated * logit(m) + bias).
+    """A face's score from its parts: sigmoid(slope * logit(1 - (1 - s) (1 - m)) + bias).
 
-    A part that no model gave (the localizer is skipped on a plainly synthetic face) leaves the other one alone.
+    Either part alone makes a face no plain photograph, so a low one says nothing against a high one (noisy or); slope and
+    bias are the release's calibration at prior .5.  A part that no model gave leaves the other one alone.
     """
 
-    synthetic: float = 1.0
-    manipulated: float = 1.0
+    slope: float = 1.0
     bias: float = 0.0
 
     def score(self, synthetic: float | None, manipulated: float | None) -> float | None:
         """Fused probability, or None where both parts are unset."""
-        if synthetic is None or manipulated is None:
-            return manipulated if synthetic is None else synthetic
-        return sigmoid(self.synthetic * logit_of(synthetic) + self.manipulated * logit_of(manipulated) + self.bias)
+        if synthetic is None and manipulated is None:
+            return None
+        plain = (1.0 - (synthetic or 0.0)) * (1.0 - (manipulated or 0.0))
+        return sigmoid(self.slope * logit_of(1.0 - plain) + self.bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ RELEASE: dict[str, Any] = {
     "schema": "unmask.release/1",
     "name": "test",
     "models": {role: {"version": 1, "sha256": "cd" * 32} for role in ("face_detector", "detector", "localizer")},
-    "fusion": {"synthetic": 1.0, "manipulated": 0.5, "bias": 0.1},
+    "fusion": {"slope": 0.8, "bias": 0.1},
     "thresholds": {
         "synthetic_real": 0.4,
         "synthetic": 0.6,
@@ -122,7 +122,8 @@ def test_sigmoid_is_safe_and_logit_inverts_it(logit: float) -> None:
 
 def test_calibration_and_fusion_by_hand() -> None:
     assert Calibration(2.0, 0.5).probability(1.0) == pytest.approx(sigmoid(1.0))
-    fusion = Fusion(1.0, 0.5, 0.1)
-    assert fusion.score(0.8, 0.3) == pytest.approx(sigmoid(logit_of(0.8) + 0.5 * logit_of(0.3) + 0.1))
-    assert fusion.score(0.8, None) == 0.8 and fusion.score(None, 0.3) == 0.3
-    assert fusion.score(None, None) is None
+    fusion = Fusion(0.8, 0.1)
+    assert fusion.score(0.8, 0.3) == pytest.approx(sigmoid(0.8 * logit_of(0.86) + 0.1))
+    assert fusion.score(0.8, None) == pytest.approx(sigmoid(0.8 * logit_of(0.8) + 0.1))
+    assert fusion.score(None, 0.3) == fusion.score(0.3, None) and fusion.score(None, None) is None
+    assert Fusion().score(0.9, 0.0) == pytest.approx(0.9), "a low part must not pull a high one down"
