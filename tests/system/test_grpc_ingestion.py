@@ -200,11 +200,14 @@ async def test_submit_many_reads_no_further_while_enough_is_in_flight(still: Stu
         held = [asyncio.create_task(still.workers.run_when_free(gate.wait)) for _ in range(2)]  # all threads there are
         answers = client.submit_many(requests())
         first = asyncio.ensure_future(anext(answers))
-        await asyncio.sleep(1.0)
-        assert 16 <= taken < 40  # those in flight, and what the transport holds
-        gate.set()
+        try:
+            await asyncio.sleep(1.0)
+            in_flight = taken
+        finally:
+            gate.set()
         await asyncio.gather(first, *held)
         answered = 1 + len([answer async for answer in answers])
+    assert 16 <= in_flight < 40  # those in flight, and what the transport holds
     assert (taken, answered) == (200, 200)
 
 
