@@ -22,7 +22,7 @@ from unmask.core.images import ViewContract
 from unmask_training.calibration import card_calibration, fit_calibration
 from unmask_training.chips import Chips
 from unmask_training.exporting import files_of
-from unmask_training.localizer import network
+from unmask_training.localizer import network, traces
 from unmask_training.localizer_evaluate import evaluate, heads_of, masked_cases, whole_cases
 from unmask_training.localizer_rows import Regions
 from unmask_training.localizer_samples import Delivery, Sampler, contract_of
@@ -51,7 +51,7 @@ class Served(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Heads of a batch (N, S, S, 3)."""
-        predictions, prototypes = self.model(image.permute(0, 3, 1, 2).float() / 255.0)
+        predictions, prototypes = self.model(traces(image.permute(0, 3, 1, 2).float() / 255.0))
         return predictions, prototypes
 
 
@@ -138,7 +138,7 @@ def calibration_scores(folder: Path, card: Card, data: Path) -> tuple[NDArray[np
     rng = np.random.default_rng(0)
     for kind, count in (("made", _MADE), ("real", _MADE)):
         sampler = Sampler(data, {kind: 1.0}, "calibrate", Delivery())
-        samples = [sampler.draw(view, rng) for _ in range(count)]
+        samples = [sampler.draw(view, rng)[0] for _ in range(count)]
         kept = [sample for sample in samples if bool(sample.mask.any()) == (kind == "made")]
         views += [sample.view for sample in kept]
         truth += [kind == "made"] * len(kept)

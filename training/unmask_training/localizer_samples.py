@@ -20,6 +20,7 @@ from unmask_training.manipulate_shapes import REGIONS, outlines, rasterise
 
 KINDS: Final = ("prepared", "faceswap", "made", "real", "synthetic")
 _REGION_SHARES: Final = dict(zip(REGIONS, (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24), strict=True))
+_ENGINE_SHARES: Final = (0.32, 0.32, 0.09, 0.19, 0.08)
 _SUBSAMPLINGS: Final = (0x111111, 0x221111, 0x221111, 0x211111)
 # Pieces below this many pixels of the view are crumbs of the warp, not regions.
 _LEAST_PIECE: Final = 12
@@ -125,30 +126,41 @@ class Sampler:
         self._kinds, weights = list(shares), np.array(list(shares.values()), dtype=np.float64)
         self._weights = weights / weights.sum()
 
-    def draw(self, contract: ViewContract, rng: np.random.Generator) -> Sample:
-        """One sample."""
-        kind = str(rng.choice(self._kinds, p=self._weights))
-        pixels, to_unit, mask = self._planes(kind, rng)
-        view, placed = deliver(pixels, to_unit, mask, contract, self.delivery, rng)
-        return Sample(view, placed, kind)
+    def draw(self, contract: ViewContract, rng: np.random.Generator) -> list[Sample]:
+        """One sample, or of a face doctored now two: itself, and its undoctored self delivered in exactly the same way.
 
-    def _planes(self, kind: str, rng: np.random.Generator) -> tuple[Pixels, Floats, Mask]:
+        The pair differs in the forgery alone, which a network finds sooner than among all that sets two people apart.
+        """
+        kind = str(rng.choice(self._kinds, p=self._weights))
+        pixels, to_unit, mask, before = self._planes(kind, rng)
+        seed = int(rng.integers(1 << 31))
+        samples = []
+        for name, planes, truth in ((kind, pixels, mask), ("real", before, np.zeros_like(mask))):
+            if planes is not None:
+                way = np.random.default_rng(seed)
+                view, placed = deliver(planes, to_unit, truth, contract, self.delivery, way)
+                samples.append(Sample(view, placed, name))
+        return samples
+
+    def _planes(self, kind: str, rng: np.random.Generator) -> tuple[Pixels, Floats, Mask, Pixels | None]:
         if kind in {"prepared", "faceswap"}:
             pool = self._prepared if kind == "prepared" else self._swaps
             row = pool[int(rng.integers(len(pool)))]
-            return (row_planes := self.regions.planes(row))[0], row.to_unit, row_planes[1]
+            prepared, mask = self.regions.planes(row)
+            return prepared, row.to_unit, mask, None
         if kind == "synthetic":
             face = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))])
-            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_)
+            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None
         face = self._real(rng)
         made = self._made(face, rng) if kind == "made" else None
-        pixels, mask = made if made is not None else (face.pixels, np.zeros(face.pixels.shape[:2], dtype=np.bool_))
-        return pixels, face.to_unit, mask
+        if made is None:
+            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None
+        return made[0], face.to_unit, made[1], face.pixels
 
     def _made(self, face: Face, rng: np.random.Generator) -> tuple[Pixels, Mask] | None:
         """A splice made now; its donor another real face or, in two of five, a generated one."""
         for _ in range(4):
-            engine = str(rng.choice(ENGINES, p=(0.42, 0.24, 0.1, 0.16, 0.08)))
+            engine = str(rng.choice(ENGINES, p=_ENGINE_SHARES))
             region = str(rng.choice(REGIONS, p=list(_REGION_SHARES.values())))
             small = engine == "opencv_inpaint"
             quartile = int(rng.integers(1, 3 if small else 5))
