@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unmask.core import geometry
 from unmask.core.geometry import Floats
-from unmask.core.images import Pixels, shrink_area
+from unmask.core.images import Pixels
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 # A batch of canvases (N, S, S, 3) uint8 RGB -> loc (N, P, 4), conf (N, P, 2), landmarks (N, P, 10).
@@ -68,13 +68,14 @@ def priors(size: int) -> Floats:
 def letterbox(picture: Pixels, size: int, *, enlarge: bool = False) -> tuple[Pixels, Floats]:
     """Puts a picture in the middle of a grey (size, size, 3) canvas; returns it and the (2, 3) map picture -> canvas.
 
-    Larger pictures shrink by area; smaller ones keep their pixels unless `enlarge`.
+    Larger pictures shrink (by area to a whole factor, then linearly: area averaging by a broken factor takes six times as
+    long and finds no other faces); smaller ones keep their pixels unless `enlarge`.
     """
     height, width = picture.shape[:2]
     factor = size / max(height, width)
     matrix = geometry.scaling(1.0)
     if factor < 1.0:
-        picture, matrix = shrink_area(picture, factor)
+        picture, matrix = _shrunk(picture, factor)
     elif enlarge and factor > 1.0:
         side = (max(1, round(width * factor)), max(1, round(height * factor)))
         picture = cv2.resize(picture, side, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
@@ -84,6 +85,19 @@ def letterbox(picture: Pixels, size: int, *, enlarge: bool = False) -> tuple[Pix
     canvas = np.full((size, size, 3), 114, dtype=np.uint8)
     canvas[top : top + height, left : left + width] = picture
     return canvas, geometry.compose(geometry.scaling(1.0, (float(left), float(top))), matrix)
+
+
+def _shrunk(picture: Pixels, factor: float) -> tuple[Pixels, Floats]:
+    """About `factor` times the picture, and the exact (2, 3) map of coordinates."""
+    height, width = picture.shape[:2]
+    new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
+    whole = int(1.0 / factor)
+    if whole > 1:
+        sides = (max(new_width, width // whole), max(new_height, height // whole))
+        picture = cv2.resize(picture, sides, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small = cv2.resize(picture, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    x, y = new_width / width, new_height / height
+    return small.astype(np.uint8, copy=False), np.array([[x, 0.0, (x - 1.0) / 2.0], [0.0, y, (y - 1.0) / 2.0]])
 
 
 def decode(heads: Heads, size: int, settings: DetectorSettings) -> list[DetectedFace]:

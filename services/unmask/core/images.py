@@ -144,12 +144,32 @@ def warp(pixels: Pixels, matrix: Floats, size: int, border: Border) -> Pixels:
     """Warps (H, W, 3) pixels by a (2, 3) map into a (size, size, 3) square; area filter when shrinking, cubic otherwise."""
     factor = geometry.scale_of(matrix)
     if factor < 1.0:
+        pixels, shift = _needed(pixels, matrix, size)
         pixels, shrink = shrink_area(pixels, factor)
-        matrix = geometry.compose(matrix, geometry.invert(shrink))
+        matrix = geometry.compose(matrix, geometry.invert(geometry.compose(shrink, shift)))
     is_shift = bool(np.allclose(matrix, geometry.scaling(1.0, (round(matrix[0, 2]), round(matrix[1, 2]))), atol=1e-9))
     flags = cv2.INTER_NEAREST if is_shift else cv2.INTER_CUBIC
     view = cv2.warpAffine(pixels, matrix, (size, size), flags=flags, borderMode=_CV_BORDER[border])
     return view.astype(np.uint8, copy=False)
+
+
+def _needed(pixels: Pixels, matrix: Floats, size: int) -> tuple[Pixels, Floats]:
+    """The part of the pixels that a (size, size) view by `matrix` looks at, and the map into it: the rest need not shrink.
+
+    Where the view reaches beyond an edge, as much is kept inside it, for the border that reflects there.
+    """
+    last = size - 0.5
+    corners = np.array([[-0.5, -0.5], [last, -0.5], [last, last], [-0.5, last]])
+    source = geometry.apply(geometry.invert(matrix), corners)
+    # Area averaging and cubic interpolation look a few small pixels further.
+    spare = 4.0 / geometry.scale_of(matrix) + 2.0
+    low, high = source.min(axis=0) - spare, source.max(axis=0) + spare
+    limit = np.array([pixels.shape[1], pixels.shape[0]], dtype=np.float64)
+    start = np.minimum(low, limit - np.maximum(high - limit, 0.0) - spare)
+    end = np.maximum(high, np.maximum(-low, 0.0) + spare)
+    x0, y0 = np.clip(np.floor(start), 0, limit - 1).astype(int)
+    x1, y1 = np.clip(np.ceil(end), 1, limit).astype(int)
+    return pixels[y0:y1, x0:x1], geometry.scaling(1.0, (-float(x0), -float(y0)))
 
 
 def chips_of(picture: Pixels, faces: Sequence[FaceRow]) -> list[Chip]:
