@@ -17,6 +17,8 @@ from unmask.core.errors import BadImage, BadRequest, Unavailable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Request timeout, too early, too many requests: the same request may work later.
+_LATER: Final = frozenset({408, 425, 429})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 3
 _CHUNK: Final = 64 * 1024
@@ -157,6 +159,8 @@ def _answer(connection: _Pinned, parts: SplitResult, limit: int) -> tuple[bytes,
     response = connection.getresponse()
     if response.status in _REDIRECTS and (location := response.getheader("Location")):
         return b"", location
+    if 400 <= response.status < 500 and response.status not in _LATER:
+        raise BadRequest(f"url: the server answered {response.status}")
     if response.status != http.client.OK:
         raise OSError(f"the server answered {response.status}")
     encoding = response.getheader("Content-Encoding", "identity")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from unmask.core.domain import Case, CaseUpdate, Decision, Event, Findings, PictureInfo, State, Verdict
-from unmask.core.errors import IdempotencyConflict, UnknownCase
+from unmask.core.errors import IdempotencyConflict, StoreCorrupt, UnknownCase
 
 
 class MemoryStore:
@@ -69,8 +69,10 @@ class MemoryStore:
         with self._lock:
             case = self._case(tenant, case_id)
             verdict = self._verdicts.get((tenant, case.sha256, case.release, case.policy))
-            if case.state is not State.DECIDED or verdict is None:
+            if case.state is not State.DECIDED:
                 return None
+            if verdict is None:
+                raise StoreCorrupt(f"case {case_id!r} is decided, but its verdict is not stored")
             action = self._decisions[tenant, case_id][-1].action
         return replace(verdict, id=case.id, action=action, timings_ms=case.timings_ms)
 

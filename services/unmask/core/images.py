@@ -175,9 +175,3 @@ def _needed(pixels: Pixels, matrix: Floats, size: int) -> tuple[Pixels, Floats]:
 def chips_of(picture: Pixels, faces: Sequence[FaceRow]) -> list[Chip]:
     """The chips of stored face rows, in their order."""
     return [make_chip(picture, np.array(face.box), np.array(face.landmarks)) for face in faces]
-
-
-def views_of(picture: Pixels, faces: Sequence[FaceRow], contract: ViewContract) -> tuple[Pixels, list[Chip]]:
-    """One batch of a picture's faces as a model wants them, (N, size, size, 3) uint8 RGB, and their chips."""
-    chips = chips_of(picture, faces)
-    return np.stack([cut(chip, contract) for chip in chips]), chips

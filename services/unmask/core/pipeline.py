@@ -44,11 +44,15 @@ def waits_for(case: Case) -> Step | None:
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """At most `limit` attempts a step, `first` after the first failure and twice as long after each further one."""
+    """At most `limit` attempts a step, `first` after the first failure and twice as long after each further one.
+
+    A case that nobody has moved for `stuck` is published again: its message was lost, or its process died.
+    """
 
     limit: int = 6
     first: timedelta = timedelta(seconds=2)
     longest: timedelta = timedelta(minutes=10)
+    stuck: timedelta = timedelta(minutes=1)
 
     def delay(self, attempts: int) -> timedelta:
         """How long to wait after `attempts` (>= 1) failed attempts."""

@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 class BlobStore(Protocol):
-    """Objects by key.  A key is slash-separated; the first part is the tenant."""
+    """Objects by key.  A key is slash-separated; the first part is the tenant.  A malformed key raises `BadRequest`."""
 
     def put(self, key: str, data: bytes) -> None:
         """Stores `data`; the same key again replaces it atomically.  Raises `Unavailable`."""
@@ -119,4 +119,4 @@ class Fetcher(Protocol):
     """Reads a URL under the deployment's rules (schemes, addresses, size, time)."""
 
     def fetch(self, url: str, limit: int) -> bytes:
-        """At most `limit` bytes; raises `BadRequest` for a refused address, `BadImage` past the limit, else `Unavailable`."""
+        """At most `limit` bytes; raises `BadRequest` for a refused address or a 4xx, `BadImage` past the limit, else `Unavailable`."""

@@ -154,7 +154,7 @@ def _moved(world: World, case: Case, stage: Stage, sha256: str = "") -> Case:
         revision=case.revision + 1,
         attempts=0,
         failure=None,
-        due_at=world.clock.now() + world.retry.longest,
+        due_at=world.clock.now() + world.retry.stuck,
         sha256=sha256 or case.sha256,
     )
 

@@ -40,7 +40,7 @@ def accept(world: World, submission: Submission) -> Case:
         policy=world.catalogue.active_policy(submission.tenant).sha256,
         created_at=now,
         # Until its message is worked the sweeper may take the case up again.
-        due_at=now + world.retry.longest,
+        due_at=now + world.retry.stuck,
     )
     if isinstance(submission.source, BytesSource):
         world.blobs.put(reference, submission.source.data)

@@ -163,7 +163,7 @@ class TestBroken:
         ("path", "why"),
         [
             ("/status/503", "503"),
-            ("/status/404", "404"),
+            ("/status/429", "429"),
             ("/short", "256000 bytes early"),
             ("/gzip", "gzip"),
             ("/garbage", "no HTTP answer"),
@@ -172,6 +172,11 @@ class TestBroken:
     def test_what_is_no_answer(self, site: Site, fetcher: HttpFetcher, path: str, why: str) -> None:
         with pytest.raises(Unavailable, match=why):
             fetcher.fetch(site.url(path), LIMIT)
+
+    @pytest.mark.parametrize("status", [403, 404, 410])
+    def test_a_link_that_is_dead_is_the_callers(self, site: Site, fetcher: HttpFetcher, status: int) -> None:
+        with pytest.raises(BadRequest, match=str(status)):
+            fetcher.fetch(site.url(f"/status/{status}"), LIMIT)
 
     def test_a_certificate_of_nobody(self, site: Site) -> None:
         with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):

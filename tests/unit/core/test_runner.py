@@ -177,7 +177,7 @@ def test_a_queue_that_is_down_loses_nothing(world: World, queue: ListQueue, cloc
     case = submit(world)
     queue.down = None
     assert not queue.messages
-    clock.pass_(world.retry.longest.total_seconds() + 1)
+    clock.pass_(world.retry.stuck.total_seconds() + 1)
     assert sweep(world) == 1
     drain(world, queue)
     assert now(world, case).state is State.DECIDED
