@@ -119,4 +119,7 @@ class Fetcher(Protocol):
     """Reads a URL under the deployment's rules (schemes, addresses, size, time)."""
 
     def fetch(self, url: str, limit: int) -> bytes:
-        """At most `limit` bytes; raises `BadRequest` for a refused address or a 4xx, `BadImage` past the limit, else `Unavailable`."""
+        """At most `limit` bytes.
+
+        Raises `BadRequest` for a refused address or a 4xx answer, `BadImage` past the limit, else `Unavailable`.
+        """

@@ -105,5 +105,3 @@ def _body_sha256(submission: Submission, kind: str, digest: str) -> str:
     media = [submission.media.kind, submission.media.parent]
     body = [kind, digest, media, dict(submission.labels), submission.callback]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-

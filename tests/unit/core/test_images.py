@@ -38,7 +38,11 @@ def face(centre: tuple[float, float], side: float, degrees: float = 0.0) -> tupl
 
 @settings(max_examples=40, deadline=None)
 @given(
-    x=st.floats(40, 1960), y=st.floats(40, 1460), side=st.floats(20, 1500), turn=st.floats(-180, 180), size=st.sampled_from([96, 192])
+    x=st.floats(40, 1960),
+    y=st.floats(40, 1460),
+    side=st.floats(20, 1500),
+    turn=st.floats(-180, 180),
+    size=st.sampled_from([96, 192]),
 )
 def test_view_pixels_map_back_to_the_picture_within_a_pixel(x: float, y: float, side: float, turn: float, size: int) -> None:
     picture = ramp(2000, 1500)

@@ -26,9 +26,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    x=st.integers(40, 215), y=st.integers(40, 215), a=st.integers(12, 60), b=st.integers(12, 60), turn=st.integers(0, 179)
-)
+@given(x=st.integers(40, 215), y=st.integers(40, 215), a=st.integers(12, 60), b=st.integers(12, 60), turn=st.integers(0, 179))
 def test_mask_to_polygon_to_mask_agrees(x: int, y: int, a: int, b: int, turn: int) -> None:
     mask = cv2.ellipse(np.zeros((SIZE, SIZE), np.uint8), (x, y), (a, b), turn, 0, 360, 255, -1)
     ((polygon, area),) = polygons_of(mask)

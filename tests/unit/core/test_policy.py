@@ -18,7 +18,7 @@ from unmask.core.policy import PRECEDENCE, Outcome, Policy, decide, label_of
 from unmask.core.policy_text import DEFAULT_POLICY, parse_policy
 
 # Real below .4 / .5, synthetic from .6, manipulated from .7, faces from 40 pixels.
-RELEASE = Release.parse(json.dumps(RELEASE_JSON).encode(), "ef" * 32)
+RELEASE = Release.parse(json.dumps(RELEASE_JSON | {"fusion": {"slope": 1.0, "bias": 0.0}}).encode(), "ef" * 32)
 LIMITS = RELEASE.thresholds
 POLICY = parse_policy(DEFAULT_POLICY, "default")
 PICTURE = PictureInfo("default", "ab" * 32, "default/pictures/ab", 10, "PNG", 500, 400)
@@ -213,7 +213,7 @@ def ruled(rules: str, otherwise: str = "allow", more: str = "") -> Policy:
 def test_the_first_rule_that_matches_wins() -> None:
     policy = ruled("{when: {label: synthetic}, then: block}\n{when: {score: {at_least: 0.5}}, then: review}")
     assert outcome((0.995, None, 100.0), policy=policy).action is Action.BLOCK
-    unsure = outcome((0.45, 0.1, 100.0), policy=policy)
+    unsure = outcome((0.42, 0.05, 100.0), policy=policy)
     assert unsure.score is not None and unsure.score < 0.5 and unsure.action is Action.ALLOW
     assert codes(unsure)[-1] == "policy_otherwise"
     changed = outcome((0.45, 0.95, 100.0), policy=policy)
