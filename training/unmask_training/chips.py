@@ -66,8 +66,15 @@ def face_detector(path: Path) -> Infer:
 
 
 def largest_face(picture: Pixels, infer: Infer) -> DetectedFace | None:
-    """The face that serving would put first, or None."""
-    return next(iter(find_faces(picture, infer, DetectorSettings())), None)
+    """The face that serving would put first, or None; in hundredths of a pixel, as alignment stores its rows."""
+    face = next(iter(find_faces(picture, infer, DetectorSettings())), None)
+    if face is None:
+        return None
+    return DetectedFace(_hundredths(face.box), _hundredths(face.landmarks), face.confidence)
+
+
+def _hundredths(values: Floats) -> Floats:
+    return np.array([round(float(value), 2) for value in values.flat]).reshape(values.shape)
 
 
 def prepare(faces: Path, out: Path, infer: Infer) -> tuple[int, list[str]]:
@@ -75,6 +82,7 @@ def prepare(faces: Path, out: Path, infer: Infer) -> tuple[int, list[str]]:
     with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
         manifest = list(csv.DictReader(file))
     out.mkdir(parents=True, exist_ok=True)
+    _drop_torn_line(out / INDEX)
     done = {entry["path"] for entry in _entries(out)}
     missed: list[str] = []
     with (out / INDEX).open("a", encoding="utf-8") as index, (out / PIXELS).open("ab") as pixels:
@@ -96,6 +104,12 @@ def prepare(faces: Path, out: Path, infer: Infer) -> tuple[int, list[str]]:
     return len(manifest) - len(done), missed
 
 
+def _drop_torn_line(index: Path) -> None:
+    """Cuts off a last line that was not written to its end: its picture is done again."""
+    if index.is_file() and not (data := index.read_bytes()).endswith(b"\n"):
+        index.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
 def _entries(out: Path) -> Iterator[Mapping[str, Any]]:
     path = out / INDEX
     if path.is_file():
@@ -110,6 +124,8 @@ class Chips(Sequence[Row]):
             raise ValueError(f"{folder}: not prepared data (no {INDEX}); run `unmask-train prepare`")
         self.rows = [_row(entry) for entry in _entries(folder) if "offset" in entry]
         self.faceless = [str(entry["path"]) for entry in _entries(folder) if "offset" not in entry]
+        if not self.rows:
+            raise ValueError(f"{folder}: no face in any of its {len(self.faceless)} pictures")
         self._pixels = np.memmap(folder / PIXELS, dtype=np.uint8, mode="r")
 
     def __len__(self) -> int:
@@ -126,9 +142,11 @@ class Chips(Sequence[Row]):
 
 def _row(entry: Mapping[str, Any]) -> Row:
     height, width, channels = entry["shape"]
-    matrices = {name: np.array(entry[name], dtype=np.float64) for name in ("to_chip", "to_unit")}
-    same = {name: entry[name] for name in ("path", "label", "kind", "group", "part", "face", "licence", "offset")}
-    return Row(**same, **matrices, shape=(height, width, channels))
+    same: dict[str, Any] = {
+        name: entry[name] for name in ("path", "label", "kind", "group", "part", "face", "licence", "offset")
+    }
+    same |= {name: np.array(entry[name], dtype=np.float64) for name in ("to_chip", "to_unit")}
+    return Row(**same, shape=(height, width, channels))
 
 
 def run(args: argparse.Namespace) -> int:
