@@ -14,9 +14,8 @@ from PIL import Image
 from unmask.core import geometry
 from unmask.core.domain import FaceRow
 from unmask.core.errors import BadConfig
-from unmask.core.images import Pixels
+from unmask.core.images import Pixels, shrink_area, unit_transform
 
-SEED: Final = 11
 _TRUNCATION: Final = 0.6
 _STYLES: Final = 256
 # The doctored part, an ellipse in the unit square of the landmark template: nose and mouth.
@@ -74,7 +73,12 @@ def doctored(base: Pixels, base_face: FaceRow, donor: Pixels, donor_face: FaceRo
     """
     fit = geometry.similarity(np.array(donor_face.landmarks), np.array(base_face.landmarks))
     height, width = base.shape[:2]
-    moved = cv2.warpAffine(donor, fit, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101)
+    # warpAffine reads single pixels: what it shrinks has to be averaged first.
+    factor = geometry.scale_of(fit)
+    if factor < 1.0:
+        donor, shrink = shrink_area(donor, factor)
+        fit = geometry.compose(fit, geometry.invert(shrink))
+    moved = cv2.warpAffine(donor, fit, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     mask = _part_mask(base_face, height, width)
     x, y, w, h = cv2.boundingRect(mask)
     centre = (x + w // 2, y + h // 2)
@@ -83,8 +87,6 @@ def doctored(base: Pixels, base_face: FaceRow, donor: Pixels, donor_face: FaceRo
 
 def _part_mask(face: FaceRow, height: int, width: int) -> NDArray[np.uint8]:
     """The doctored part in the picture, 255 inside."""
-    from unmask.core.images import unit_transform
-
     to_picture = geometry.invert(unit_transform(np.array(face.box), np.array(face.landmarks)))
     turns = np.linspace(0.0, 2.0 * np.pi, 64, endpoint=False)
     (x, y), (a, b) = _PART
