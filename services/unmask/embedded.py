@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from unmask.bootstrap import Parts, forgetful, inline_world
 from unmask.core.domain import BytesSource, FaceRow, State, Submission, Verdict
-from unmask.core.errors import BadImage, StoreCorrupt, UnmaskError, from_code
+from unmask.core.errors import BadConfig, BadImage, StoreCorrupt, UnmaskError, from_code
 from unmask.core.images import Pixels
+from unmask.core.pictures import ImageLimits
 from unmask.core.submit import accept
 from unmask.core.world import World
 from unmask.settings import Settings
@@ -51,6 +52,8 @@ class Unmask:
         told = {"models": _path(models), "state": _path(state), "policy": _path(policy), "threads": threads}
         changes: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         settings = replace(Settings.from_environment(), **changes)
+        if settings.models is not None and not settings.models.is_dir():
+            raise BadConfig(f"{settings.models}: no model repository is there; name one by --models or UNMASK_MODELS")
         parts = Parts(settings)
         self._parts = parts
         self._world = inline_world(parts)
@@ -63,10 +66,15 @@ class Unmask:
 
         Raises `BadImage` when it is refused, `BadModel` or `Unavailable` when it could not be judged.
         """
-        data = picture if isinstance(picture, bytes) else self._read(picture)
+        data = self.read(picture)
         world = self._world if self._keeps else forgetful(self._world)
         verdict = _judged(world, data)
         return verdict if isinstance(picture, bytes) else replace(verdict, path=os.fspath(picture))
+
+    @property
+    def limits(self) -> ImageLimits:
+        """What is refused before decoding."""
+        return self._parts.limits
 
     @property
     def byte_limit(self) -> int:
@@ -103,16 +111,25 @@ class Unmask:
         except UnmaskError as error:
             return Checked(picture, None, error)
 
-    def _read(self, path: str | os.PathLike[str]) -> bytes:
-        """At most one byte more than the limit, so that a huge file costs nothing; a pipe or device is no picture."""
+    def read(self, picture: Picture) -> bytes:
+        """The bytes of a picture; of a file at most one more than the limit is read, so that a huge one costs nothing.
+
+        Raises `BadImage` for a longer file, for what is no regular file (a pipe, a device, a folder) or cannot be read.
+        """
+        if isinstance(picture, bytes):
+            return picture
+        path = picture
         try:
             if not Path(path).is_file():
                 what = "is a folder" if Path(path).is_dir() else "is not a regular file" if Path(path).exists() else "not found"
                 raise BadImage(what)
             with Path(path).open("rb") as file:
-                return file.read(self._limit + 1)
+                data = file.read(self._limit + 1)
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror}") from error
+        if len(data) > self._limit:
+            raise BadImage(f"longer than the {self._limit} bytes that are read")
+        return data
 
     def close(self) -> None:
         """Nothing runs between checks; here for symmetry with `with`."""

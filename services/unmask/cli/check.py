@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from unmask.cli.inputs import Input, Skipped, expand, shown
+from unmask.cli.inputs import Input, Skipped, expand, plain, shown
 from unmask.cli.output import Answer, Table, json_line, note
+from unmask.core.errors import UnmaskError
 
 if TYPE_CHECKING:
-    from unmask.cli.report import Report
+    from PIL import Image
+
+    from unmask.core.domain import Verdict
     from unmask.embedded import Unmask
 
 _EXITS = (
@@ -44,34 +48,43 @@ def run(args: argparse.Namespace) -> int:
     skipped, worst, labels = Skipped(), OK, Counter[str]()
     with ExitStack() as stack:
         unmask = stack.enter_context(Unmask(models=args.models, state=args.state, policy=args.policy))
-        report = _report(args)
+        inputs = expand(args.paths, unmask.byte_limit, skipped, args.overlay)
+        # Everything that can be wrong with the command is found before the first picture is judged.
+        drawing = stack.enter_context(_Drawing(unmask, args))
         table = Table()
         if not args.json:
             print(table.head())
-        for item, answer in _progress(_answers(unmask, expand(args.paths, unmask.byte_limit, skipped)), args):
+        for item, answer in _progress(_answers(unmask, inputs), args):
             print(json_line(answer) if args.json else table.line(answer), flush=True)
             worst = max(worst, OK if answer.error is None else exit_code(answer.error))
             labels[answer.verdict.label.value if answer.verdict else "refused"] += 1
-            _draw(args, item, answer, report)
-        if report is not None:
-            report.close()
+            drawing.add(item, answer)
     _summary(args, labels, skipped)
     return worst
 
 
 def _answers(unmask: Unmask, inputs: Iterable[Input]) -> Iterator[tuple[Input, Answer]]:
-    """Answers in input order; what could not even be named as bytes or path keeps its place."""
-    waiting: list[Input] = []
+    """Answers in input order; what is refused without being read keeps its place."""
+    waiting: deque[Input] = deque()
 
     def sources() -> Iterator[bytes | Path]:
         for item in inputs:
             waiting.append(item)
-            # An input that is an error already goes through as empty bytes, to keep the order.
-            yield b"" if item.source is None else item.source
+            if item.source is not None:
+                yield item.source
 
     for checked in unmask.check_many(sources()):
-        item = waiting.pop(0)
-        yield item, Answer(item.name, None if item.error else checked.verdict, item.error or checked.error)
+        yield from _refused(waiting)
+        item = waiting.popleft()
+        yield item, Answer(item.name, checked.verdict, checked.error)
+    yield from _refused(waiting)
+
+
+def _refused(waiting: deque[Input]) -> Iterator[tuple[Input, Answer]]:
+    """The answers at the front that needed no model."""
+    while waiting and waiting[0].source is None:
+        item = waiting.popleft()
+        yield item, Answer(item.name, None, item.error)
 
 
 def _progress(answers: Iterator[tuple[Input, Answer]], args: argparse.Namespace) -> Iterator[tuple[Input, Answer]]:
@@ -83,30 +96,53 @@ def _progress(answers: Iterator[tuple[Input, Answer]], args: argparse.Namespace)
     return iter(tqdm(answers, unit="picture", file=sys.stderr))
 
 
-def _report(args: argparse.Namespace) -> Report | None:
-    if args.report is None:
-        return None
-    from unmask.cli.report import Report
+class _Drawing:
+    """What a run leaves to look at: overlays, the page, both or neither; the page is written however the run ends."""
 
-    return Report(args.report)
+    def __init__(self, unmask: Unmask, args: argparse.Namespace) -> None:
+        self._unmask, self._folder, self._report = unmask, args.overlay, None
+        if self._folder is not None:
+            from unmask.cli.overlay import usable
 
+            usable(self._folder)
+        if args.report is not None:
+            from unmask.cli.report import Report
 
-def _draw(args: argparse.Namespace, item: Input, answer: Answer, report: Report | None) -> None:
-    """The overlay and the page's card of one answer."""
-    if args.overlay is None and report is None:
-        return
-    from unmask.cli.overlay import annotated, save
+            self._report = Report(args.report)
 
-    picture = None if answer.verdict is None or item.source is None else annotated(item.source, answer.verdict)
-    if args.overlay is not None and picture is not None:
-        save(picture, args.overlay, item.name)
-    if report is not None:
-        report.add(answer, picture)
+    def add(self, item: Input, answer: Answer) -> None:
+        """The overlay and the page's card of one answer."""
+        if self._folder is None and self._report is None:
+            return
+        from unmask.cli.overlay import save
+
+        picture = None if answer.verdict is None or item.source is None else self._drawn(item, answer.verdict)
+        if self._folder is not None and picture is not None:
+            save(picture, self._folder, item.name)
+        if self._report is not None:
+            self._report.add(answer, picture)
+
+    def _drawn(self, item: Input, verdict: Verdict) -> Image.Image | None:
+        """None for a picture that is another now, or gone: its verdict stands, but there is nothing to draw on."""
+        from unmask.cli.overlay import annotated
+
+        try:
+            return annotated(self._unmask.read(item.source or b""), verdict, self._unmask.limits)
+        except UnmaskError as error:
+            note(f"{shown(item.name)}: not drawn: {plain(error.detail)}")
+            return None
+
+    def __enter__(self) -> _Drawing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._report is not None:
+            self._report.close()
 
 
 def _summary(args: argparse.Namespace, labels: Counter[str], skipped: Skipped) -> None:
     if skipped.files:
-        note(f"{skipped.files} files in folders are not named like pictures and were passed over")
+        note(f"passed over in folders, being no pictures by their names: {skipped.files}")
     if not args.json and sum(labels.values()) > 1:
         note(", ".join(f"{count} {label}" for label, count in sorted(labels.items())))
     for place in (args.overlay, args.report):

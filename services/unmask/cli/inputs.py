@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,48 +31,85 @@ class Input:
     error: UnmaskError | None = None
 
 
-def shown(name: str) -> str:
-    """A name for people and JSON: control characters and bytes that are not UTF-8 are backslash-escaped."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+def plain(text: str) -> str:
+    """Text that is safe on a terminal: what is not printable, or no UTF-8, is backslash-escaped."""
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def expand(paths: Iterable[str], limit: int, skipped: Skipped) -> Iterator[Input]:
+def shown(name: str) -> str:
+    """A file's name for people and JSON: as `plain`, and backslashes doubled, so that no two names look the same."""
+    return plain(name.replace("\\", "\\\\"))
+
+
+def expand(paths: Sequence[str], limit: int, skipped: Skipped, own: Path | None = None) -> Iterator[Input]:
     """Inputs in the order of `paths`, a folder's sorted; at most `limit` + 1 bytes are read of stdin.
 
+    A folder `own` below a searched one is passed over: what this run writes is no input of it.
     Raises `BadConfig` when stdin is named twice.
     """
-    seen_stdin = False
-    for path in paths:
-        if path == STDIN:
-            if seen_stdin:
-                raise BadConfig("'-' (one picture on stdin) can be named once")
-            seen_stdin = True
-            yield Input(STDIN, sys.stdin.buffer.read(limit + 1))
-        elif Path(path).is_dir():
-            found = False
-            for file in _pictures(Path(path), skipped):
-                found = True
-                yield Input(str(file), file)
-            if not found:
-                yield Input(path, None, BadImage("the folder holds no pictures (by their names' endings)"))
-        else:
-            yield _file(path)
+    if paths.count(STDIN) > 1:
+        raise BadConfig("'-' (one picture on stdin) can be named once")
+    return (item for path in paths for item in _expand(path, limit, skipped, own))
+
+
+def _expand(path: str, limit: int, skipped: Skipped, own: Path | None) -> Iterator[Input]:
+    if path == STDIN:
+        yield _stdin(limit)
+    elif os.path.isdir(path):  # noqa: PTH112 - pathlib's raises for a name that is too long
+        found = False
+        for item in _folder(path, skipped, own):
+            found = True
+            yield item
+        if not found:
+            yield Input(path, None, BadImage("the folder holds no pictures (by their names' endings)"))
+    else:
+        yield _file(path)
+
+
+def _stdin(limit: int) -> Input:
+    try:
+        if sys.stdin is None:
+            raise BadImage("stdin is closed")
+        data = sys.stdin.buffer.read(limit + 1)
+        if len(data) > limit:
+            raise BadImage(f"longer than the {limit} bytes that are read")
+        return Input(STDIN, data)
+    except OSError as error:
+        return Input(STDIN, None, BadImage(f"cannot be read: {error.strerror}"))
+    except BadImage as error:
+        return Input(STDIN, None, error)
 
 
 def _file(path: str) -> Input:
-    """A file named outright is always tried; what is no file is named for what it is."""
-    if Path(path).is_symlink() and not Path(path).exists():
+    """A file named outright is always tried; a link to nowhere is named for what it is."""
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - as above
         return Input(path, None, BadImage("a broken symbolic link"))
     return Input(path, Path(path))
 
 
-def _pictures(folder: Path, skipped: Skipped) -> Iterator[Path]:
-    """Files below a folder that are named like pictures, sorted; links to folders are not followed."""
-    for root, folders, files in os.walk(folder):
-        folders.sort()
+def _folder(folder: str, skipped: Skipped, own: Path | None) -> Iterator[Input]:
+    """Files below a folder that are named like pictures, sorted; links to folders are not followed.
+
+    A folder that cannot be listed is an answer of its own: silence would look like "nothing found there".
+    """
+    failed: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=failed.append):
+        folders[:] = sorted(name for name in folders if not _same(Path(root, name), own))
         for name in sorted(files):
             if Path(name).suffix.lower() in _SUFFIXES:
-                yield Path(root) / name
+                yield _file(os.path.join(root, name))  # noqa: PTH118 - keeps the name as it was given
             else:
                 skipped.files += 1
+        yield from _unlisted(failed)
+    yield from _unlisted(failed)
+
+
+def _unlisted(failed: list[OSError]) -> Iterator[Input]:
+    while failed:
+        error = failed.pop(0)
+        yield Input(str(error.filename), None, BadImage(f"the folder cannot be listed: {error.strerror}"))
+
+
+def _same(folder: Path, own: Path | None) -> bool:
+    return own is not None and folder.resolve() == own.resolve()

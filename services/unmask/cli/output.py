@@ -9,14 +9,16 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unmask.cli.inputs import shown
+from unmask.cli.inputs import plain, shown
 from unmask.core.contract import error_json, to_json
 from unmask.core.domain import Verdict
 from unmask.core.errors import UnmaskError
 
-_COLUMNS: Final = ("picture", "label", "score", "generator", "regions", "action", "ms")
-_WIDTHS: Final = (0, 11, 6, 22, 20, 7, 7)
-_LEAST_NAME: Final = 16
+_COLUMNS: Final = ("picture", "label", "score", "generator", "regions", "action", "   ms")
+# Columns beside the name: at the least, and how many more each takes where there is room, after the name has had its own.
+_LEAST: Final = (11, 5, 15, 12, 6, 5)
+_EXTRA: Final = (0, 0, 8, 16, 0, 1)
+_NAME: Final = (16, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def json_line(answer: Answer) -> str:
     name = shown(answer.name)
     if answer.verdict is None:
         error = answer.error or UnmaskError("no answer")
-        return json.dumps(error_json(name, error.code, error.detail), ensure_ascii=False)
+        return json.dumps(error_json(name, error.code, plain(error.detail)), ensure_ascii=False)
     body: dict[str, Any] = {**to_json(answer.verdict), "path": name}
     return json.dumps({"schema": body.pop("schema"), "path": body.pop("path"), **body}, ensure_ascii=False)
 
@@ -69,15 +71,22 @@ def fit(text: str, columns: int, *, keep_end: bool = False) -> str:
 
 
 class Table:
-    """Prints answers row by row, as wide as the terminal."""
+    """Prints answers row by row, as wide as the terminal (80 columns show everything that matters)."""
 
     def __init__(self, columns: int | None = None) -> None:
         available = columns or shutil.get_terminal_size((120, 24)).columns
-        self._name = max(_LEAST_NAME, min(60, available - sum(_WIDTHS) - len(_WIDTHS)))
+        spare = available - sum(_LEAST) - len(_LEAST)
+        self._name = min(max(spare, _NAME[0]), _NAME[1])
+        spare = max(spare - self._name, 0)
+        widths = []
+        for least, extra in zip(_LEAST, _EXTRA, strict=True):
+            widths.append(least + min(extra, spare))
+            spare -= min(extra, spare)
+        self._widths = tuple(widths)
 
     def _row(self, cells: tuple[str, ...]) -> str:
         parts = [fit(cells[0], self._name, keep_end=True)]
-        parts += [fit(cell, columns) for cell, columns in zip(cells[1:], _WIDTHS[1:], strict=True)]
+        parts += [fit(cell, columns) for cell, columns in zip(cells[1:], self._widths, strict=True)]
         return " ".join(parts).rstrip()
 
     def head(self) -> str:
@@ -90,9 +99,9 @@ class Table:
         verdict = answer.verdict
         if verdict is None:
             error = answer.error or UnmaskError("no answer")
-            return f"{fit(name, self._name, keep_end=True)} {error.code}: {error.detail}"
+            return f"{fit(name, self._name, keep_end=True)} {error.code}: {plain(error.detail)}"
         score = "" if verdict.score is None else f"{verdict.score:.3f}"
-        spent = f"{verdict.timings_ms.get('total', 0.0):.0f}"
+        spent = f"{verdict.timings_ms.get('total', 0.0):5.0f}"
         words = (top_family(verdict), region_words(verdict))
         return self._row((name, verdict.label.value, score, *words, verdict.action.value, spent))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unmask.cli.inputs import shown
 from unmask.core.domain import FaceVerdict, Label, Verdict
-from unmask.core.errors import BadConfig
+from unmask.core.errors import BadConfig, BadImage
 from unmask.core.pictures import ImageLimits, decode
 
 _LONG_SIDE: Final = 1600
@@ -21,14 +22,18 @@ _COLOURS: Final = {
     Label.REAL: (46, 160, 67),
     Label.SYNTHETIC: (207, 34, 46),
     Label.MANIPULATED: (191, 57, 137),
-    Label.UNSURE: (210, 153, 34),
+    Label.UNSURE: (154, 103, 0),
     Label.NO_FACE: (110, 118, 129),
 }
 
 
-def annotated(source: bytes | Path, verdict: Verdict, limits: ImageLimits | None = None) -> Image.Image:
-    """The picture as displayed with the verdict drawn in, scaled to a side that can be read (480 to 1600 pixels)."""
-    data = source if isinstance(source, bytes) else source.read_bytes()
+def annotated(data: bytes, verdict: Verdict, limits: ImageLimits | None = None) -> Image.Image:
+    """The picture as displayed with the verdict drawn in, scaled to a side that can be read (480 to 1600 pixels).
+
+    Raises `BadImage` when these are not the bytes that were judged, or cannot be decoded.
+    """
+    if hashlib.sha256(data).hexdigest() != verdict.sha256:
+        raise BadImage("the file has changed since it was judged")
     picture = Image.fromarray(np.asarray(decode(data, limits or ImageLimits())))
     long_side = max(picture.size)
     scale = min(1.0, _LONG_SIDE / long_side) if long_side > _SHORTEST_SIDE else _SHORTEST_SIDE / long_side
@@ -38,8 +43,8 @@ def annotated(source: bytes | Path, verdict: Verdict, limits: ImageLimits | None
     for face in verdict.faces:
         picture = _with_regions(picture, face, scale)
     draw = ImageDraw.Draw(picture)
-    for face in verdict.faces:
-        _face(draw, picture, face, scale)
+    for number, face in enumerate(verdict.faces, 1):
+        _face(draw, picture, face, scale, f"{number}: " if len(verdict.faces) > 1 else "")
     if not verdict.faces:
         _tag(draw, picture, (0.0, 0.0), "no face", _COLOURS[Label.NO_FACE])
     return picture
@@ -62,7 +67,7 @@ def _stroke(picture: Image.Image) -> int:
     return max(2, round(max(picture.size) / 400))
 
 
-def _face(draw: ImageDraw.ImageDraw, picture: Image.Image, face: FaceVerdict, scale: float) -> None:
+def _face(draw: ImageDraw.ImageDraw, picture: Image.Image, face: FaceVerdict, scale: float, number: str) -> None:
     colour, stroke = _COLOURS[face.label], _stroke(picture)
     x0, y0, x1, y1 = (value * scale for value in face.box)
     draw.rectangle((x0, y0, x1, y1), outline=colour, width=stroke)
@@ -70,7 +75,7 @@ def _face(draw: ImageDraw.ImageDraw, picture: Image.Image, face: FaceVerdict, sc
         radius = stroke * 1.2
         draw.ellipse((x * scale - radius, y * scale - radius, x * scale + radius, y * scale + radius), fill=colour)
     score = "" if face.score is None else f" {face.score:.2f}"
-    _tag(draw, picture, (x0, y0), f"{face.label.value}{score}", colour)
+    _tag(draw, picture, (x0, y0), f"{number}{face.label.value}{score}", colour)
 
 
 def _tag(
@@ -89,7 +94,17 @@ def _tag(
 def file_name(name: str) -> str:
     """A PNG name that any file system takes and that no other input's shares."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(shown(name)).stem)[:80] or "picture"
-    return f"{stem}-{hashlib.sha256(shown(name).encode()).hexdigest()[:8]}.png"
+    return f"{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}.png"
+
+
+def usable(folder: Path) -> None:
+    """Makes the folder; raises `BadConfig` when it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadConfig(f"overlay folder {folder}: cannot be written to")
 
 
 def save(picture: Image.Image, folder: Path, name: str) -> Path:
@@ -97,7 +112,11 @@ def save(picture: Image.Image, folder: Path, name: str) -> Path:
     path = folder / file_name(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        picture.save(path, format="PNG")
+        picture.save(path, format="PNG", compress_level=3)
     except OSError as error:
-        raise BadConfig(f"overlay folder {shown(str(folder))}: {error.strerror or error}") from error
+        raise _unusable(folder, error) from error
     return path
+
+
+def _unusable(folder: Path, error: OSError) -> BadConfig:
+    return BadConfig(f"overlay folder {folder}: {error.strerror or error}")

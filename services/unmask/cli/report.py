@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -12,13 +14,15 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from unmask.cli.inputs import shown
+from unmask.cli.inputs import plain, shown
 from unmask.cli.output import Answer
 from unmask.core.domain import FaceVerdict
 from unmask.core.errors import BadConfig
 
 _THUMBNAIL: Final = 480
 _FAMILIES: Final = 3
+# What asks for a look comes first.
+_ORDER: Final = ("manipulated", "synthetic", "unsure", "real", "no_face", "refused")
 
 
 class Report:
@@ -37,9 +41,11 @@ class Report:
         self._aside = path.with_name(f".{path.name}.cards")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Opened now and not after an hour of judging; an older page stays until the new one is written.
+            path.open("a").close()
             self._cards = self._aside.open("w+", encoding="utf-8")
         except OSError as error:
-            raise BadConfig(f"report {shown(str(path))}: {error.strerror}") from error
+            raise self._unusable(error) from error
 
     def add(self, answer: Answer, picture: Image.Image | None, expected: str = "") -> None:
         """One picture's card; `expected` is what it is known to be, where that is known."""
@@ -49,30 +55,39 @@ class Report:
             name=shown(answer.name),
             verdict=answer.verdict,
             error=answer.error,
+            detail="" if answer.error is None else plain(answer.error.detail),
             label=label,
             expected=expected,
             thumbnail=None if picture is None else thumbnail(picture),
             number=lambda value: "not measured" if value is None else f"{value:.3f}",
             families=families,
         )
-        self._cards.write(card + "\n")
+        try:
+            self._cards.write(card + "\n")
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def close(self) -> None:
-        """Writes the page."""
-        intro = self._intro or f"{sum(self._counts.values())} pictures, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        counts = sorted(self._counts.items())
+        """Writes the page; raises `BadConfig` when it cannot."""
+        total = sum(self._counts.values())
+        intro = self._intro or f"{total} picture{'' if total == 1 else 's'}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        counts = [(label, self._counts[label]) for label in _ORDER if self._counts[label]]
         head = self._pages.get_template("report.html.j2").render(title=self._title, intro=intro, counts=counts)
-        self._cards.seek(0)
         try:
+            self._cards.seek(0)
             with self._path.open("w", encoding="utf-8") as page:
                 page.write(head)
-                page.writelines(self._cards)
-                page.write("</div></main></body></html>\n")
+                shutil.copyfileobj(self._cards, page)
+                page.write("</div>\n</main></body></html>\n")
         except OSError as error:
-            raise BadConfig(f"report {shown(str(self._path))}: {error.strerror}") from error
+            raise self._unusable(error) from error
         finally:
-            self._cards.close()
+            with suppress(OSError):  # of a full disk: said already
+                self._cards.close()
             self._aside.unlink(missing_ok=True)
+
+    def _unusable(self, error: OSError) -> BadConfig:
+        return BadConfig(f"report {self._path}: {error.strerror or error}")
 
 
 def families(face: FaceVerdict) -> list[tuple[str, float]]:
