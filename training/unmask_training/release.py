@@ -15,6 +15,7 @@ import numpy as np
 
 from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of
 from unmask_training.calibration import fit_calibration
+from unmask_training.chips import part_of
 from unmask_training.measures import calibration_error
 
 # Below this side of a face box, in picture pixels, a view is mostly interpolation: training saw faces from about 70 px on.
@@ -80,6 +81,18 @@ def read_judged(verdicts: Path, truth: Mapping[str, str]) -> list[Judged]:
     return rows
 
 
+def calibration_truth(manifests: Iterable[Path]) -> dict[str, str]:
+    """Label by path of the pictures that no model was fitted on, and that no figure is measured on either."""
+    truth = {}
+    for manifest in manifests:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                groups = [row["group"], row.get("donor_group") or row["group"]]
+                if all(part_of(row["split"], group) == "calibrate" for group in groups):
+                    truth[row["path"]] = row["label"]
+    return truth
+
+
 def _tails(path: str) -> Iterable[str]:
     parts = Path(path).parts
     return ("/".join(parts[i:]) for i in range(len(parts)))
@@ -117,8 +130,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes release.json and prints what it holds."""
     cards, fusion, figures = newest_cards(args.repository), Fusion(), {}
     if args.verdicts is not None:
-        with args.truth.open(encoding="utf-8", newline="") as file:
-            rows = read_judged(args.verdicts, {row["path"]: row["label"] for row in csv.DictReader(file)})
+        rows = read_judged(args.verdicts, calibration_truth(args.truth))
         fusion = fit_fusion(rows)
         figures = report(rows, fusion)
     text = (json.dumps(compose(args.name, cards, fusion, figures), indent=2) + "\n").encode()
@@ -134,5 +146,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--name", required=True, help="the release's name")
     parser.add_argument("--repository", type=Path, required=True, help="model repository to read and write")
     parser.add_argument("--verdicts", type=Path, help="lines of `unmask check --json` over calibration pictures")
-    parser.add_argument("--truth", type=Path, help="manifest.csv with the columns path and label (needed with --verdicts)")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="their manifest.csv files; only pictures of the calibration part count, whatever else was judged",
+    )
     parser.set_defaults(run=run)
