@@ -53,9 +53,11 @@ def threshold_at(scored: Scored, false_positive_rate: float) -> float:
 
 
 def recall_at(scored: Scored, false_positive_rate: float) -> float:
-    """Share of fakes at or above `threshold_at`."""
+    """Share of fakes at or above `threshold_at`; nan without both classes, as a bootstrap draw may be."""
     fake = scored.score[scored.fake]
-    return float((fake >= threshold_at(scored, false_positive_rate)).mean()) if fake.size else float("nan")
+    if not fake.size or scored.fake.all():
+        return float("nan")
+    return float((fake >= threshold_at(scored, false_positive_rate)).mean())
 
 
 def calibration_error(score: Floats, fake: Bools, bins: int = 10) -> float:
@@ -124,9 +126,12 @@ def table(scored: Scored, reals: Sequence[str], real_below: float, fake_from: fl
 
 def joined(one: Scored, other: Scored) -> Scored:
     """The rows of both."""
-    pairs = ((one.score, other.score), (one.fake, other.fake), (one.kind, other.kind), (one.group, other.group))
-    score, fake, kind, group = (np.concatenate(pair) for pair in pairs)
-    return Scored(score, fake, kind, group)
+    return Scored(
+        np.concatenate([one.score, other.score]),
+        np.concatenate([one.fake, other.fake]),
+        np.concatenate([one.kind, other.kind]),
+        np.concatenate([one.group, other.group]),
+    )
 
 
 def markdown(figures: dict[str, Any]) -> str:
