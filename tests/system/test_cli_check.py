@@ -113,7 +113,7 @@ NAMES = {
     b"not-utf8-\xff\xe9.png": r"not-utf8-\xff\xe9.png",
     b"\x1b[31mred\x07.png": r"\x1b[31mred\x07.png",
     "überall-日本.png".encode(): "überall-日本.png",
-    "back‮wards.png".encode(): r"back\u202ewards.png",
+    "back\u202ewards.png".encode(): r"back\u202ewards.png",
     b"back\\xff.png": r"back\\xff.png",
     b"--json.png": "--json.png",
 }
@@ -143,7 +143,7 @@ def test_json_is_utf8_whatever_the_locale_and_the_table_never_fails(tiny: Path, 
     ("make", "said"),
     [
         (lambda path: path.symlink_to("/nowhere/at/all"), "a broken symbolic link"),
-        (lambda path: os.mkfifo(path), "is not a regular file"),
+        (os.mkfifo, "is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(text_as_jpeg()), ""),

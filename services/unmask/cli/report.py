@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
 from collections import Counter
 from contextlib import suppress
@@ -19,7 +20,7 @@ from unmask.cli.output import Answer
 from unmask.core.domain import FaceVerdict
 from unmask.core.errors import BadConfig
 
-_THUMBNAIL: Final = 480
+_THUMBNAIL: Final = 640
 _FAMILIES: Final = 3
 # What asks for a look comes first.
 _ORDER: Final = ("manipulated", "synthetic", "unsure", "real", "no_face", "refused")
@@ -51,8 +52,10 @@ class Report:
         """One picture's card; `expected` is what it is known to be, where that is known."""
         label = answer.verdict.label.value if answer.verdict else "refused"
         self._counts[label] += 1
+        folder, base = os.path.split(answer.name)
         card = self._pages.get_template("card.html.j2").render(
-            name=shown(answer.name),
+            name=shown(base),
+            folder=shown(folder),
             verdict=answer.verdict,
             error=answer.error,
             detail="" if answer.error is None else plain(answer.error.detail),
