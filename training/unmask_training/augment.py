@@ -1,15 +1,17 @@
 """What training sees of a chip: framing, resolution, border fill and delivery drawn from one distribution for every class.
 
 A corpus frames its classes differently, so that a model which sees neither pixel nor codec tells them apart; and its
-pictures have different pasts.  So the draw never looks at the class.  The margin stays near one template square, where
-nearly every picture of every class has pixels of its own, and border fills are simulated for all alike.
+pictures have different pasts.  So the draw never looks at the class.  The face's side in pixels is drawn before the
+picture is (`draw_face`; the caller takes a picture that has as many), since a range capped by each picture's own size
+told the classes apart.  The margin stays near one template square, where nearly every picture has pixels of its own, and
+every class meets picture edges at a drawn place.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import cv2
@@ -29,12 +31,14 @@ _SUBSAMPLINGS: Final = (0x111111, 0x221111, 0x221111, 0x211111)
 class Ranges:
     """The one distribution; every pair is a uniform range, every `p_` a probability.
 
-    `face` is the side of the template square in pixels before the view is cut, drawn log-uniformly and never above the
-    chip's own; `margin` in template squares; `turn` (degrees) and `shift` (squares) are standard deviations.
+    `face` is the side of the template square in pixels before the view is cut, log-uniform, or at `p_sharp` uniform in
+    `sharp`, the sizes that serving mostly sees; `margin` in template squares; `turn` (degrees) and `shift` (squares) are
+    standard deviations; `edge` is how far a picture edge reaches into the view, as a share of it.
     """
 
-    face: tuple[float, float] = (75.0, 200.0)
-    p_native: float = 0.25
+    face: tuple[float, float] = (70.0, 185.0)
+    sharp: tuple[float, float] = (140.0, 185.0)
+    p_sharp: float = 0.4
     jpeg: tuple[int, int] = (40, 98)
     p_jpeg: float = 0.75
     blur: tuple[float, float] = (0.3, 1.6)
@@ -44,7 +48,8 @@ class Ranges:
     margin: tuple[float, float] = (0.85, 1.15)
     turn: float = 5.0
     shift: float = 0.03
-    p_border: float = 0.2
+    edge: tuple[float, float] = (0.01, 0.2)
+    p_edge: float = 0.35
     p_contrast: float = 0.5
     p_tint: float = 0.3
     p_grey: float = 0.08
@@ -52,11 +57,28 @@ class Ranges:
 
     @staticmethod
     def of(told: Mapping[str, Any]) -> Ranges:
-        """Reads the recipe's `augment` section; raises `ValueError` naming an unknown key."""
+        """Reads the recipe's `augment` section; raises `ValueError` naming a key that is unknown or wrong."""
         unknown = sorted(set(told) - set(Ranges.__slots__))
         if unknown:
             raise ValueError(f"augment: unknown {', '.join(unknown)}; there are {', '.join(Ranges.__slots__)}")
-        return Ranges(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+        ranges = Ranges(**values)
+        for name, value in asdict(ranges).items():
+            _check(name, value)
+        return ranges
+
+
+def _check(name: str, value: object) -> None:
+    """Refuses what no draw could use: probabilities beyond 0..1, ranges that are none, or negative numbers."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf for number in numbers):
+        raise ValueError(f"augment: {name}: {value!r} is not made of finite numbers of at least 0")
+    if name.startswith("p_") and numbers[-1] > 1:
+        raise ValueError(f"augment: {name}: {value!r} is not a probability")
+    if isinstance(getattr(Ranges(), name), tuple) != isinstance(value, tuple) or list(numbers) != sorted(numbers):
+        raise ValueError(f"augment: {name}: {value!r} is not of the form of {getattr(Ranges(), name)!r}")
+    if isinstance(value, tuple) and (len(value) != 2 or (name in {"face", "sharp", "margin", "jpeg"} and value[0] <= 0)):
+        raise ValueError(f"augment: {name}: {value!r} is not a pair from low to high above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,36 +90,46 @@ class Framing:
     offset: tuple[float, float]
     turn: float
     border: str
-    strip: int
     outside: float
 
 
 Drawn = tuple[NDArray[np.float32], Framing]
 
 
-def draw(chip: Chip, size: int, ranges: Ranges, rng: np.random.Generator) -> Drawn:
-    """One training view of a chip, (size, size, 3) float32 RGB in 0..255, and how it was framed."""
-    pixels, unit = _resolution(chip, ranges, rng)
+def draw_face(ranges: Ranges, rng: np.random.Generator) -> float:
+    """Side of the template square, in pixels, that a picture is to be brought to."""
+    if rng.random() < ranges.p_sharp:
+        return float(rng.uniform(*ranges.sharp))
+    return math.exp(rng.uniform(*np.log(ranges.face)))
+
+
+def own_face(to_unit: Floats) -> float:
+    """Side of the template square in a chip's own pixels."""
+    return 1.0 / geometry.scale_of(to_unit)
+
+
+def draw(chip: Chip, face: float, size: int, ranges: Ranges, rng: np.random.Generator) -> Drawn:
+    """One training view of a chip, (size, size, 3) float32 RGB in 0..255, and how it was framed.
+
+    `face` is what `draw_face` gave; a chip smaller than that keeps its own size.
+    """
+    pixels, unit = _resolution(chip, face, rng)
     pixels = _delivery(pixels, ranges, rng)
     matrix, margin, offset, turn = _placement(unit, size, ranges, rng)
     border = list(Border)[rng.integers(len(Border))]
+    if rng.random() < ranges.p_edge:
+        pixels, matrix = _edge(pixels, matrix, size, ranges, rng)
     view = warp(np.ascontiguousarray(pixels), matrix, size, border)
     outside = _outside(pixels, matrix, size)
-    strip = 0
-    if rng.random() < ranges.p_border:
-        view, strip = _border_strip(view, rng)
     if rng.random() < 0.5:
         view = view[:, ::-1]
-    face = 1.0 / geometry.scale_of(unit)
-    return _colours(view, ranges, rng), Framing(face, margin, offset, turn, border.value, strip, outside)
+    return _colours(view, ranges, rng), Framing(own_face(unit), margin, offset, turn, border.value, outside)
 
 
-def _resolution(chip: Chip, ranges: Ranges, rng: np.random.Generator) -> tuple[Pixels, Floats]:
-    """The chip at the drawn face size, by a drawn filter; native pixels at `p_native`."""
-    own = 1.0 / geometry.scale_of(chip.to_unit)
-    target = math.exp(rng.uniform(*np.log(ranges.face)))
-    factor = 1.0 if rng.random() < ranges.p_native else min(1.0, target / own)
-    if factor > 0.98:
+def _resolution(chip: Chip, face: float, rng: np.random.Generator) -> tuple[Pixels, Floats]:
+    """The chip shrunk to the face size by a drawn filter, never enlarged."""
+    factor = face / own_face(chip.to_unit)
+    if factor > 0.99:
         return chip.pixels, chip.to_unit
     height, width = chip.pixels.shape[:2]
     new_width, new_height = max(8, round(width * factor)), max(8, round(height * factor))
@@ -152,13 +184,17 @@ def _outside(pixels: Pixels, matrix: Floats, size: int) -> float:
     return float(1.0 - inside.mean())
 
 
-def _border_strip(view: Pixels, rng: np.random.Generator) -> tuple[Pixels, int]:
-    """Fills a strip at a drawn side as if the picture had ended there: black, replicated or reflected."""
-    width, side = int(rng.integers(2, view.shape[0] // 6)), int(rng.integers(4))
-    turned = np.rot90(view, side).copy()
-    fills = (np.zeros_like(turned[:width]), turned[width : width + 1], turned[2 * width - 1 : width - 1 : -1])
-    turned[:width] = fills[rng.integers(len(fills))]
-    return np.rot90(turned, -side), width
+def _edge(pixels: Pixels, matrix: Floats, size: int, ranges: Ranges, rng: np.random.Generator) -> tuple[Pixels, Floats]:
+    """Ends the picture inside the view, at a drawn side and depth, so that the border's fill stands there."""
+    side, depth = int(rng.integers(4)), rng.uniform(*ranges.edge) * size
+    middle, far = (size - 1) / 2.0, size - 1.0 - depth
+    point = np.array([((depth, middle), (middle, depth), (far, middle), (middle, far))[side]])
+    x, y = np.round(geometry.apply(geometry.invert(matrix), point)[0]).astype(int)
+    height, width = pixels.shape[:2]
+    # At least a few pixels stay, for a reflecting border to look at.
+    x0, y0 = (min(max(x, 0), width - 8) if side == 0 else 0), (min(max(y, 0), height - 8) if side == 1 else 0)
+    x1, y1 = (max(min(x + 1, width), 8) if side == 2 else width), (max(min(y + 1, height), 8) if side == 3 else height)
+    return pixels[y0:y1, x0:x1], geometry.compose(matrix, geometry.scaling(1.0, (float(x0), float(y0))))
 
 
 def _colours(view: Pixels, ranges: Ranges, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -6,34 +6,41 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from unmask_training.augment import Ranges, draw
+from unmask_training.augment import Framing, Ranges, draw, draw_face, own_face
 from unmask_training.chips import Chips, Row
-from unmask_training.network import Detector, load_imagenet
+from unmask_training.network import Detector, start_from
 
 _NO_FAMILY: Final = -1
 _SAVE_EVERY: Final = 120.0
+# A kind with fewer pictures of the drawn face size is left out of that draw, lest a handful stand for all of it.
+_FEWEST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What detector.yaml says; weights of real sources and generators are shares of the draw, each kind half of it."""
+    """What detector.yaml says; weights of real sources and generators are shares of the draw, each kind half of it.
+
+    With `minutes` the learning rate follows the clock where that is ahead of the steps, so that a fit ends on time.
+    """
 
     real: Mapping[str, float]
     synthetic: Mapping[str, float]
     size: int = 192
     batch: int = 48
     steps: int = 1700
+    minutes: float = 0.0
     warmup: int = 80
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -60,29 +67,46 @@ class Recipe:
 
 
 class Batches:
-    """Endless batches: half real, half synthetic, each drawn by the recipe's shares, then augmented."""
+    """Endless batches: half real, half synthetic, each drawn by the recipe's shares, then augmented.
+
+    The face size is drawn first, for both halves alike, and only pictures that have as many pixels are drawn from: so the
+    sizes' distribution is the same for both.
+    """
 
     def __init__(self, chips: Chips, recipe: Recipe) -> None:
         self._chips, self._recipe = chips, recipe
         self.families = tuple(recipe.synthetic)
-        self._rows = _by_kind(chips, recipe)
-        self._shares = [_shares(recipe.real), _shares(recipe.synthetic)]
-        self._kinds = [tuple(recipe.real), tuple(recipe.synthetic)]
+        rows = _by_kind(chips, recipe)
+        self._rows = {kind: sorted(found, key=lambda row: -own_face(row.to_unit)) for kind, found in rows.items()}
+        self._faces = {kind: np.array([-own_face(row.to_unit) for row in found]) for kind, found in self._rows.items()}
+        self._shares = (_shares(recipe.real), _shares(recipe.synthetic))
+
+    def pick(self, fake: bool, face: float, rng: np.random.Generator) -> Row:
+        """A picture of one half whose face is at least `face` pixels, by the shares of the kinds that have enough."""
+        enough = {kind: int(np.searchsorted(self._faces[kind], -face, side="right")) for kind in self._shares[fake]}
+        weights = np.array([share * (enough[kind] >= _FEWEST) for kind, share in self._shares[fake].items()])
+        if not weights.any():  # small data, or a recipe that asks for larger faces than there are: the largest ones
+            enough = {kind: min(_FEWEST, len(self._rows[kind])) for kind in enough}
+            weights = np.array(list(self._shares[fake].values()))
+        kind = list(enough)[rng.choice(len(enough), p=weights / weights.sum())]
+        return self._rows[kind][rng.integers(enough[kind])]
+
+    def sample(self, fake: bool, rng: np.random.Generator) -> tuple[Row, NDArray[np.float32], Framing]:
+        """One picture, its view and how it was framed."""
+        recipe = self._recipe
+        face = draw_face(recipe.augment, rng)
+        row = self.pick(fake, face, rng)
+        view, framing = draw(self._chips.chip(row), face, recipe.size, recipe.augment, rng)
+        return row, view, framing
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Batch number `step`: pixels (N, 3, S, S), truth (N,), family (N,) with -1 for reals.  The same at every call."""
         rng = np.random.default_rng([self._recipe.seed, step])
-        views, truth, family = [], [], []
-        for i in range(self._recipe.batch):
-            fake = i % 2
-            kind = self._kinds[fake][rng.choice(len(self._kinds[fake]), p=self._shares[fake])]
-            rows = self._rows[kind]
-            view, _ = draw(self._chips.chip(rows[rng.integers(len(rows))]), self._recipe.size, self._recipe.augment, rng)
-            views.append(view)
-            truth.append(float(fake))
-            family.append(self.families.index(kind) if fake else _NO_FAMILY)
-        pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
-        return pixels, torch.tensor(truth), torch.tensor(family)
+        truth = [bool(i % 2) for i in range(self._recipe.batch)]
+        drawn = [self.sample(fake, rng) for fake in truth]
+        family = [self.families.index(row.kind) if fake else _NO_FAMILY for fake, (row, _, _) in zip(truth, drawn, strict=True)]
+        pixels = torch.from_numpy(np.stack([view for _, view, _ in drawn])).permute(0, 3, 1, 2)
+        return pixels, torch.tensor(truth, dtype=torch.float32), torch.tensor(family)
 
 
 def _by_kind(chips: Chips, recipe: Recipe) -> dict[str, Sequence[Row]]:
@@ -97,11 +121,10 @@ def _by_kind(chips: Chips, recipe: Recipe) -> dict[str, Sequence[Row]]:
     return dict(rows)
 
 
-def _shares(weights: Mapping[str, float]) -> np.ndarray[Any, Any]:
-    values = np.array(list(weights.values()), dtype=np.float64)
-    if values.size == 0 or (values <= 0.0).any():
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    if not weights or min(weights.values()) <= 0.0:
         raise ValueError("recipe: every share must be positive")
-    return np.asarray(values / values.sum())
+    return {kind: float(weight) for kind, weight in weights.items()}
 
 
 class Trainer:
@@ -109,12 +132,16 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, families: Sequence[str]) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.step = recipe, 0
+        self.recipe, self.step, self.seconds = recipe, 0, 0.0
+        self.start: dict[str, Any] = {"kind": "scratch"}
         self.network = Detector(families, recipe.dropout).to(memory_format=torch.channels_last)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def begin(self, weights: Path) -> None:
+        """Starts from ImageNet weights or another fit's checkpoint."""
+        self.start = start_from(self.network, weights)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def loss(self, pixels: Tensor, truth: Tensor, family: Tensor) -> Tensor:
         """Binary cross-entropy with smoothed labels, and cross-entropy over families on the synthetic half."""
@@ -141,8 +168,13 @@ class Trainer:
         self._track()
         return float(loss.detach())
 
+    def done(self) -> float:
+        """Share of the fit that is behind it, by steps or, where they are told, by minutes."""
+        by_clock = self.seconds / (60.0 * self.recipe.minutes) if self.recipe.minutes else 0.0
+        return max(self.step / self.recipe.steps, by_clock)
+
     def _learning_rate(self) -> float:
-        done = self.step / self.recipe.steps
+        done = self.done()
         warm = min(1.0, (self.step + 1) / self.recipe.warmup)
         return self.recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))) + 1e-6
 
@@ -156,9 +188,12 @@ class Trainer:
                     self.average[name].copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs, and what `export` reads (average, families, size)."""
+        """All that `restore` needs, and what `export` reads: the average, and how it came about."""
         return {
             "step": self.step,
+            "seconds": self.seconds,
+            "start": self.start,
+            "recipe": asdict(self.recipe),
             "average": self.average,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -171,6 +206,7 @@ class Trainer:
         if (tuple(state["families"]), state["size"]) != (self.network.families, self.recipe.size):
             raise ValueError("checkpoint: other families or another size than the recipe's")
         self.step, self.average = state["step"], dict(state["average"])
+        self.seconds, self.start = state["seconds"], dict(state["start"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -187,7 +223,7 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
     if resume and path.is_file():
         trainer.restore(torch.load(path, weights_only=True))
     elif weights is not None:
-        load_imagenet(trainer.network, weights)
+        trainer.begin(weights)
     out.mkdir(parents=True, exist_ok=True)
     _loop(trainer, batches, path)
     return path
@@ -195,19 +231,21 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
 
 def _loop(trainer: Trainer, batches: Batches, path: Path) -> None:
     """Steps to the end; the next batch is drawn while the present one is learnt; saves every two minutes."""
-    saved, shown = time.monotonic(), 0.0
+    clock = saved = time.monotonic()
+    shown = 0.0
     with ThreadPoolExecutor(1) as pool, tqdm(total=trainer.recipe.steps, initial=trainer.step, unit="step") as bar:
         coming = pool.submit(batches.draw, trainer.step)
-        while trainer.step < trainer.recipe.steps:
+        while trainer.done() < 1.0:
             batch = coming.result()
             coming = pool.submit(batches.draw, trainer.step + 1)
             loss = trainer.fit_step(*batch)
+            trainer.seconds, clock = trainer.seconds + time.monotonic() - clock, time.monotonic()
             shown = loss if shown == 0.0 else 0.98 * shown + 0.02 * loss
             bar.update()
             bar.set_postfix(loss=f"{shown:.3f}")
-            if time.monotonic() - saved > _SAVE_EVERY:
+            if clock - saved > _SAVE_EVERY:
                 _save(trainer, path)
-                saved = time.monotonic()
+                saved = clock
     _save(trainer, path)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +15,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from unmask.core.cards import CARD_SCHEMA, Card
 from unmask_training.augment import jpeg
 from unmask_training.calibration import card_calibration, fit_calibration, operating_point
 from unmask_training.chips import Chips, Row
+from unmask_training.detector import Recipe
 from unmask_training.detector_evaluate import detection_rows, evaluate, logits, scored
 from unmask_training.measures import markdown
 from unmask_training.network import Detector, Served
@@ -33,12 +36,39 @@ _LICENCE: Final = (
 )
 
 
-def load_network(checkpoint: Path) -> tuple[Detector, int]:
-    """The averaged weights of a checkpoint, and the side of its view in pixels."""
+def load_network(checkpoint: Path) -> tuple[Detector, dict[str, Any]]:
+    """The averaged weights of a checkpoint, and all that it says of itself."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     network = Detector(state["families"])
     network.load_state_dict(state["average"])
-    return network.eval(), int(state["size"])
+    return network.eval(), state
+
+
+def training_of(state: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    """What the card says of the fit, from the checkpoint itself.
+
+    Raises `ValueError` when the checkpoint does not say how it was made, or by other settings than `config`'s: a card must
+    not name a recipe that did not make its weights.
+    """
+    if "recipe" not in state:
+        raise ValueError("checkpoint: does not say by which settings it was fitted; `unmask-train fit` writes one that does")
+    told, stated = asdict(Recipe.of(yaml.safe_load(config.read_text(encoding="utf-8")))), dict(state["recipe"])
+    steps = "" if told["steps"] == stated["steps"] else f" --steps {stated['steps']}"
+    differ = sorted(key for key in told if key != "steps" and told[key] != stated.get(key))
+    if differ:
+        raise ValueError(f"{config}: the checkpoint was fitted with another {', '.join(differ)}")
+    if state["step"] < stated["steps"] and not stated["minutes"]:
+        raise ValueError(f"checkpoint: {state['step']} of {stated['steps']} steps done; go on with --resume")
+    recipe = f"training/configs/{config.name}"
+    weights = "" if state["start"]["kind"] == "scratch" else " --weights FILE"
+    return {
+        "seed": stated["seed"],
+        "recipe": recipe,
+        "command": f"unmask-train fit --config {recipe} --data DATA --out OUT{weights}{steps}",
+        "steps": state["step"],
+        "minutes": round(state["seconds"] / 60.0, 1),
+        "start": dict(state["start"]),
+    }
 
 
 def write_graph(network: Detector, size: int, path: Path) -> float:
@@ -135,9 +165,10 @@ def calibrate(folder: Path, card: dict[str, Any], data: Path) -> dict[str, Any]:
     return card
 
 
-def export(checkpoint: Path, folder: Path, data: Path, training: Mapping[str, Any]) -> dict[str, Any]:
+def export(checkpoint: Path, folder: Path, data: Path, config: Path, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Fills a version folder and returns its card, figures on `val` included."""
-    network, size = load_network(checkpoint)
+    network, state = load_network(checkpoint)
+    training, size = training_of(state, config), int(state["size"])
     folder.mkdir(parents=True, exist_ok=True)
     gap = write_graph(network, size, folder / "model.onnx")
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "weights.safetensors")
@@ -147,17 +178,19 @@ def export(checkpoint: Path, folder: Path, data: Path, training: Mapping[str, An
     card = calibrate(folder, card, data)
     parsed = Card.parse(json.dumps(card).encode(), "")
     card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, parsed, data)}
-    card["notes"] = [f"ONNX and torch agree to {gap:.1g} on random pictures", "doubt and defence are not given by this graph"]
+    card["notes"] = [
+        f"ONNX and torch agree to {gap:.1g} on random pictures",
+        "doubt and defence are not given by this graph",
+        *notes,
+    ]
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports and prints the figures."""
-    recipe = f"training/configs/{args.config.name}"
-    training = {"seed": 1, "recipe": recipe, "command": f"unmask-train fit --config {recipe}"}
     folder = args.repository / "detector" / str(args.version)
-    card = export(args.checkpoint, folder, args.data, training)
+    card = export(args.checkpoint, folder, args.data, args.config, args.note)
     print(f"{folder}: thresholds {card['thresholds']}, calibration {card['calibration']}")
     print(markdown(card["metrics"]))
     return 0
@@ -171,4 +204,5 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--data", type=Path, required=True, help="prepared data, for calibration and figures")
     command.add_argument("--config", type=Path, required=True, help="the configuration that it was fitted with")
     command.add_argument("--version", type=int, default=1, help="version number (default: 1)")
+    command.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the card's notes; repeatable")
     command.set_defaults(run=run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -59,13 +61,34 @@ def _mobilenet_v2() -> Any:
     return mobilenet_v2(weights=None)
 
 
-def load_imagenet(network: Detector, path: Path) -> None:
-    """Starts the trunk from torchvision's ImageNet weights; raises `ValueError` when the file holds others."""
+def read_state(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote of weights or a checkpoint; raises `ValueError` when the file is nothing of the kind."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not a file of weights") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not a file of weights")
+    return state
+
+
+def start_from(network: Detector, path: Path) -> dict[str, Any]:
+    """Starts from torchvision's ImageNet weights (the trunk) or a checkpoint of `fit` (the whole network).
+
+    Returns what a card says of the start; raises `ValueError` when the file holds something else.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no weights there; `unmask models fetch mobilenet_v2 --out FILE` brings them")
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    trunk = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
+    state = read_state(path)
+    start = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     try:
+        if "average" in state:
+            if tuple(state["families"]) != network.families:
+                raise ValueError(f"{path}: a checkpoint of other families")
+            network.load_state_dict(state["average"])
+            return {"kind": "checkpoint", **start}
+        trunk = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
         network.trunk.load_state_dict(trunk)
     except RuntimeError as error:
         raise ValueError(f"{path}: not MobileNetV2 weights ({str(error).splitlines()[0]})") from error
+    return {"kind": "imagenet", **start}
