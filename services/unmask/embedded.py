@@ -52,7 +52,7 @@ class Unmask:
         told = {"models": _path(models), "state": _path(state), "policy": _path(policy), "threads": threads}
         changes: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         settings = replace(Settings.from_environment(), **changes)
-        if settings.models is not None and not settings.models.is_dir():
+        if settings.models is not None and not os.path.isdir(settings.models):  # noqa: PTH112 - also where it may not be looked at
             raise BadConfig(f"{settings.models}: no model repository is there; name one by --models or UNMASK_MODELS")
         parts = Parts(settings)
         self._parts = parts
