@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from unmask_training.augment import Framing, Ranges, draw, draw_face, own_face
 from unmask_training.chips import Chips, Row
-from unmask_training.network import Detector, start_from
+from unmask_training.network import Detector, read_state, start_from
 
 _NO_FAMILY: Final = -1
 _SAVE_EVERY: Final = 120.0
@@ -63,7 +63,34 @@ class Recipe:
         if missing:
             raise ValueError(f"recipe: {', '.join(missing)} missing")
         values = {name: told[name] for name in names}
-        return Recipe(**values | {"augment": Ranges.of(told.get("augment") or {})})
+        recipe = Recipe(**values | {"augment": Ranges.of(told.get("augment") or {})})
+        _check(recipe)
+        return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuses what no fit could use, by name."""
+    for name in ("real", "synthetic"):
+        shares = getattr(recipe, name)
+        if (
+            not isinstance(shares, Mapping)
+            or not shares
+            or not all(_is_number(share) and share > 0 for share in shares.values())
+        ):
+            raise ValueError(f"recipe: {name}: every share must be positive")
+    for name in Recipe.__slots__[2:-1]:
+        value, whole = getattr(recipe, name), isinstance(getattr(_DEFAULTS, name), int)
+        if not _is_number(value) or not 0 <= value < math.inf or (whole and value != int(value)):
+            raise ValueError(f"recipe: {name}: {value!r} is not a {'whole ' if whole else ''}number of at least 0")
+    if not recipe.size >= 32 or not recipe.batch >= 2 or not recipe.steps >= 1 or not recipe.warmup >= 1:
+        raise ValueError("recipe: size must be at least 32, batch 2, steps and warmup 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_DEFAULTS: Final = Recipe({}, {})
 
 
 class Batches:
@@ -122,8 +149,6 @@ def _by_kind(chips: Chips, recipe: Recipe) -> dict[str, Sequence[Row]]:
 
 
 def _shares(weights: Mapping[str, float]) -> dict[str, float]:
-    if not weights or min(weights.values()) <= 0.0:
-        raise ValueError("recipe: every share must be positive")
     return {kind: float(weight) for kind, weight in weights.items()}
 
 
@@ -221,7 +246,7 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
     trainer = Trainer(recipe, batches.families)
     path = out / "detector.pt"
     if resume and path.is_file():
-        trainer.restore(torch.load(path, weights_only=True))
+        trainer.restore(read_state(path))
     elif weights is not None:
         trainer.begin(weights)
     out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from unmask_training.chips import Chips, Row
 from unmask_training.detector import Recipe
 from unmask_training.detector_evaluate import detection_rows, evaluate, logits, scored
 from unmask_training.measures import markdown
-from unmask_training.network import Detector, Served
+from unmask_training.network import Detector, Served, read_state
 
 MARGIN: Final = 1.0
 _LARGEST: Final = 30_000_000
@@ -38,7 +38,9 @@ _LICENCE: Final = (
 
 def load_network(checkpoint: Path) -> tuple[Detector, dict[str, Any]]:
     """The averaged weights of a checkpoint, and all that it says of itself."""
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    state = read_state(checkpoint)
+    if not {"families", "average", "size"} <= set(state):
+        raise ValueError(f"{checkpoint}: not a detector's checkpoint")
     network = Detector(state["families"])
     network.load_state_dict(state["average"])
     return network.eval(), state
