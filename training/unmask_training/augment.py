@@ -58,7 +58,9 @@ class Ranges:
     @staticmethod
     def of(told: Mapping[str, Any]) -> Ranges:
         """Reads the recipe's `augment` section; raises `ValueError` naming a key that is unknown or wrong."""
-        unknown = sorted(set(told) - set(Ranges.__slots__))
+        if not isinstance(told, Mapping):
+            raise ValueError("augment: expected names and their values")
+        unknown = sorted(str(name) for name in set(told) - set(Ranges.__slots__))
         if unknown:
             raise ValueError(f"augment: unknown {', '.join(unknown)}; there are {', '.join(Ranges.__slots__)}")
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}

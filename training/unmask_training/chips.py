@@ -23,6 +23,7 @@ from unmask.core.pictures import ImageLimits, decode
 INDEX: Final = "index.jsonl"
 PIXELS: Final = "chips.bin"
 _CALIBRATION_SHARE: Final = 12
+_COLUMNS: Final = {"path", "label", "generator", "source", "group", "split", "licence"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,11 @@ def _hundredths(values: Floats) -> Floats:
 def prepare(faces: Path, out: Path, infer: Infer) -> tuple[int, list[str]]:
     """Prepares every row of `faces/manifest.csv` that `out` does not hold yet; returns how many, and the faceless."""
     with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        manifest = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        lacking = sorted(_COLUMNS - set(reader.fieldnames or ()))
+        if lacking:
+            raise ValueError(f"{faces / 'manifest.csv'}: no column {', '.join(lacking)}")
+        manifest = list(reader)
     out.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(out / INDEX)
     done = {entry["path"] for entry in _entries(out)}

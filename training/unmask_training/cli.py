@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
     except (UnmaskError, ValueError, OSError) as error:
-        print(f"unmask-train: {error}", file=sys.stderr)
+        # One line, whatever was said in several: YAML's errors draw a picture of the place.
+        print(f"unmask-train: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return code
 

@@ -56,7 +56,7 @@ class Recipe:
     def of(told: Mapping[str, Any]) -> Recipe:
         """Reads the parsed YAML; raises `ValueError` naming an unknown or missing key."""
         names = {name for name in told if name != "recipe"}
-        unknown = sorted(names - set(Recipe.__slots__))
+        unknown = sorted(str(name) for name in names - set(Recipe.__slots__))
         if unknown:
             raise ValueError(f"recipe: unknown {', '.join(unknown)}; there are {', '.join(Recipe.__slots__)}")
         missing = sorted({"real", "synthetic"} - names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +64,9 @@ def read_state(path: Path) -> dict[str, Any]:
     """What `torch.save` wrote of weights or a checkpoint; raises `ValueError` when the file is nothing of the kind."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever the unpickler stumbles over in a file that is none
         raise ValueError(f"{path}: not a file of weights") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not a file of weights")

@@ -70,8 +70,13 @@ def compose(name: str, cards: Mapping[str, Card], fusion: Fusion, report: Mappin
 def read_judged(verdicts: Path, truth: Mapping[str, str]) -> list[Judged]:
     """Pairs `unmask check --json` lines with the manifest's labels by the end of their path; others are left out."""
     rows = []
-    for line in verdicts.read_text(encoding="utf-8").splitlines():
-        verdict = json.loads(line)
+    for number, line in enumerate(verdicts.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            verdict = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{verdicts}: line {number} is not JSON ({error})") from error
         label = next((truth[key] for key in _tails(verdict["path"]) if key in truth), None)
         if label is None or not verdict.get("faces"):
             continue
