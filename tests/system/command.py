@@ -17,6 +17,7 @@ COMMAND = (sys.executable, "-m", "unmask.cli.main")
 def environment(**more: str) -> dict[str, str]:
     """The caller's, without what would change Unmask; 80 columns."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("UNMASK_")}
+    own.pop("ORT_DISABLE_TELEMETRY", None)
     return {**own, "PYTHONPATH": str(ROOT / "services"), "COLUMNS": "80", **more}
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from unmask.core.world import World
 
 _TENANT = "default"
+# As `unmask.bootstrap` names it.
+_STORE = "unmask.sqlite3"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -89,7 +91,8 @@ def _test(args: argparse.Namespace) -> int:
     policy = read_policy(args.file)
     told = {name: getattr(args, name) for name in ("state", "models") if getattr(args, name) is not None}
     settings = replace(Settings.from_environment(), **told)
-    if settings.state is None or not settings.state.is_dir():
+    # Opened without looking, a folder of something else would be given an empty store.
+    if settings.state is None or not (settings.state / _STORE).is_file():
         raise BadConfig("policy test replays stored verdicts: name their folder with --state DIR (`unmask check --state DIR`)")
     world = inline_world(Parts(settings))
     moves: Counter[str] = Counter()
