@@ -34,7 +34,12 @@ class Input:
 def plain(text: str) -> str:
     """Text that is safe on a terminal: what is not printable, or no UTF-8, is backslash-escaped."""
     text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(sign: str) -> str:
+    r"""As Python writes it, but \u0085 for a sign that Python writes \x85: that would look like the one byte."""
+    return f"\\u{ord(sign):04x}" if 0x80 <= ord(sign) <= 0xFF else sign.encode("unicode_escape").decode()
 
 
 def shown(name: str) -> str:
