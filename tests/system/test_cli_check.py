@@ -131,7 +131,7 @@ def test_hostile_names_are_escaped_in_json_table_and_errors(tiny: Path, tmp_path
 
 
 def test_json_is_utf8_whatever_the_locale_and_the_table_never_fails(tiny: Path, tmp_path: Path) -> None:
-    picture = _write(tmp_path / "日本.png", REAL)
+    picture = _write(tmp_path / "é日本.png", REAL)
     for encoding in ("ascii", "latin-1"):
         ran = run("check", "--json", "--models", tiny, picture, PYTHONIOENCODING=encoding)
         assert (ran.code, ran.lines[0]["path"]) == (0, str(picture))

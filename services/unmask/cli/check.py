@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from unmask.cli.inputs import Input, Skipped, expand, plain, shown
-from unmask.cli.output import Answer, Table, json_line, note
+from unmask.cli.output import Answer, Table, in_utf8, json_line, note
 from unmask.core.errors import UnmaskError
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
         # Everything that can be wrong with the command is found before the first picture is judged.
         drawing = stack.enter_context(_Drawing(unmask, args))
         table = Table()
-        if not args.json:
-            print(table.head())
+        if args.json:
+            in_utf8()
+        else:
+            print(table.head(), flush=True)
         for item, answer in _progress(_answers(unmask, inputs), args):
             print(json_line(answer) if args.json else table.line(answer), flush=True)
             worst = max(worst, OK if answer.error is None else exit_code(answer.error))
@@ -93,7 +95,7 @@ def _progress(answers: Iterator[tuple[Input, Answer]], args: argparse.Namespace)
         return answers
     from tqdm import tqdm
 
-    return iter(tqdm(answers, unit="picture", file=sys.stderr))
+    return iter(tqdm(answers, unit=" pictures", file=sys.stderr))
 
 
 class _Drawing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -38,6 +39,12 @@ def json_line(answer: Answer) -> str:
         return json.dumps(error_json(name, error.code, plain(error.detail)), ensure_ascii=False)
     body: dict[str, Any] = {**to_json(answer.verdict), "path": name}
     return json.dumps({"schema": body.pop("schema"), "path": body.pop("path"), **body}, ensure_ascii=False)
+
+
+def in_utf8() -> None:
+    """JSON is UTF-8 (RFC 8259), whatever the locale says."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def top_family(verdict: Verdict) -> str:
