@@ -69,8 +69,7 @@ class Unmask:
         Raises `BadImage` when it is refused, `BadModel` or `Unavailable` when it could not be judged.
         """
         data = self.read(picture)
-        world = self._world if self._keeps else forgetful(self._world)
-        verdict = _judged(world, data)
+        verdict = _judged(self._world, data) if self._keeps else _forgotten(forgetful(self._world), data)
         return verdict if isinstance(picture, bytes) else replace(verdict, path=os.fspath(picture))
 
     @property
@@ -111,10 +110,11 @@ class Unmask:
         try:
             return Checked(picture, self.check(picture), None)
         except UnmaskError as error:
-            return Checked(picture, None, error)
+            # Its traceback's frames hold the picture's bytes, and whoever keeps the answer would keep them too.
+            return Checked(picture, None, error.with_traceback(None))
 
     def read(self, picture: Picture) -> bytes:
-        """The bytes of a picture; of a file at most one more than the limit is read, so that a huge one costs nothing.
+        """The bytes of a picture; a file beyond the limit is not read.
 
         Raises `BadImage` for a longer file, for what is no regular file (a pipe, a device, a folder) or cannot be read.
         """
@@ -126,10 +126,12 @@ class Unmask:
                 what = "is a folder" if Path(path).is_dir() else "is not a regular file" if Path(path).exists() else "not found"
                 raise BadImage(what)
             with Path(path).open("rb") as file:
-                data = file.read(self._limit + 1)
+                size = os.fstat(file.fileno()).st_size
+                data = b"" if size > self._limit else file.read(self._limit + 1)
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror}") from error
-        if len(data) > self._limit:
+        # A file may grow while it is read, and /proc says 0 of all of its own.
+        if size > self._limit or len(data) > self._limit:
             raise BadImage(f"longer than the {self._limit} bytes that are read")
         return data
 
@@ -145,6 +147,18 @@ class Unmask:
 
 def _path(place: str | os.PathLike[str] | None) -> Path | None:
     return None if place is None else Path(place)
+
+
+def _forgotten(world: World, data: bytes) -> Verdict:
+    """As `_judged`, in a world that nobody needs afterwards.
+
+    It and its queue hold each other until the garbage collector comes by; the picture must not wait for that.
+    """
+    try:
+        return _judged(world, data)
+    finally:
+        for key in world.blobs.keys(""):
+            world.blobs.delete(key)
 
 
 def _judged(world: World, data: bytes) -> Verdict:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -71,6 +73,32 @@ def test_a_long_file_is_refused_by_the_limit(repository: Path, tmp_path: Path, m
             small.check(picture)
     (tmp_path / "a.png").write_bytes(bytes(100))
     assert len(small.read(tmp_path / "a.png")) == 100
+
+
+def test_no_picture_is_held_after_its_answer(unmask: Unmask) -> None:
+    """Also not until the garbage collector comes by: pictures are what takes memory here."""
+    gc.collect()
+    gc.disable()
+    try:
+        tracemalloc.start()
+        answers = [len(str(answer.error)) for answer in unmask.check_many(bytes(4_000_000 + i) for i in range(20))]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert len(answers) == 20
+    assert held < 6_000_000
+
+
+def test_a_file_over_the_limit_is_not_read(unmask: Unmask, tmp_path: Path) -> None:
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(200 * 1024 * 1024)
+    tracemalloc.start()
+    with pytest.raises(errors.BadImage, match="20971520 bytes"):
+        unmask.check(tmp_path / "huge.jpg")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_what_is_wrong_with_the_setup_is_said_at_once(repository: Path, tmp_path: Path) -> None:
