@@ -49,8 +49,6 @@ class Unmask:
         policy: str | os.PathLike[str] | None = None,
         threads: int | None = None,
     ) -> None:
-        # ONNX Runtime's own builds report to their maker unless told not to, before they are loaded.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         told = {"models": _path(models), "state": _path(state), "policy": _path(policy), "threads": threads}
         changes: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         settings = replace(Settings.from_environment(), **changes)

@@ -66,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     # Pillow warns of odd files in passing; what matters of them is in the verdict or the error.
     warnings.filterwarnings("ignore", module="PIL")
-    # ONNX Runtime's own builds report to their maker unless told not to; what is moderated here is nobody else's business.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A sign that the terminal's encoding lacks must not end a run.
         sys.stdout.reconfigure(errors="backslashreplace")
