@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from unmask.core import geometry
 from unmask.core.cards import Card
@@ -19,6 +20,7 @@ from unmask_training import localizer
 from unmask_training.localizer_evaluate import drawn
 from unmask_training.localizer_export import base_card, calibration_scores, load_network, thresholds, write_graph
 from unmask_training.localizer_figures import Outcome, alarms, average_precision, figure, pixel_f1, pixel_recall
+from unmask_training.localizer_network import Localizer
 from unmask_training.localizer_rows import parts_of
 from unmask_training.localizer_samples import Delivery, Sample, Sampler, contract_of, deliver, pieces, plain
 from unmask_training.manipulate_engines import Mask
@@ -121,6 +123,7 @@ def test_a_short_training_resumes_exports_and_agrees(tmp_path: Path) -> None:
     path = localizer.fit(told(steps=3), data, tmp_path / "run", None, True)
     assert torch.load(path, weights_only=True)["number"] == 3
     model, view, recipe = load_network(path)
+    assert recipe["start"] == {}
     assert (view.size, view.margin, recipe["run"]["steps"]) == (128, 1.25, 3)
     folder = tmp_path / "localizer" / "1"
     folder.mkdir(parents=True)
@@ -161,6 +164,22 @@ def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
 def test_wrong_configurations_are_refused_by_name(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         localizer.fit(told(**changes), prepared(tmp_path), tmp_path / "run", None, False)
+
+
+def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    for name, message in (("other.pt", "neither a localizer"), ("none.pt", "no weights there")):
+        with pytest.raises(ValueError, match=message):
+            localizer.fit(told(), prepared(tmp_path), tmp_path / "run", tmp_path / name, False)
+
+
+def test_the_trunk_starts_from_the_shipped_detector(root: Path) -> None:
+    weights = root / "model_repository/detector/1/weights.safetensors"
+    if not weights.is_file():
+        pytest.skip("no detector is shipped")
+    network = Localizer()
+    assert network.start_from(weights)["kind"] == "detector"
+    torch.testing.assert_close(network.trunk.state_dict()["0.0.weight"], load_file(weights)["trunk.0.0.weight"])
 
 
 def test_missing_data_is_said(tmp_path: Path) -> None:

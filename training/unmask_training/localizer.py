@@ -1,7 +1,8 @@
 """The localizer's recipe `yolov8n-seg`: ultralytics' network and loss, our samples, a schedule that ends on time.
 
-Forgery traces are faint, so two things are added to the plain recipe: the graph gives the network high-pass residuals and
-their local strength beside the colours, and while training a dense head on the prototypes learns the mask of every pixel.
+Forgery traces are faint and time is short, so three things are added to the plain recipe: the trunk starts from a trained
+detector, a dense head on the prototypes learns the mask of every pixel while training, and plainly visible forgeries come
+first, faint ones later.
 
 Ultralytics' own trainer reads files, augments them (mosaic, mixing, colour) in ways that would erase the traces looked for,
 and keeps bfloat16 from the processor; so only its network and loss are used.  Masks stay masks: no polygon label stands
@@ -11,7 +12,6 @@ between the exact mask and the loss.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -20,14 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional
 
-from unmask_training import torchvision_shim
+from unmask_training.localizer_network import DenseHead, Localizer
 from unmask_training.localizer_samples import Delivery, Sample, Sampler, contract_of, pieces
 
 CHECKPOINT: Final = "localizer.pt"
-CHANNELS: Final = 7
 _MASK_STRIDE: Final = 4
 
 
@@ -41,6 +38,7 @@ class Recipe:
     early_size: int = 256
     early_share: float = 0.0
     dense_weight: float = 8.0
+    ease_until: float = 0.4
     batch: int = 16
     minutes: float = 60.0
     steps: int = 1_000_000
@@ -64,52 +62,13 @@ class Recipe:
             side = getattr(recipe, name)
             if not isinstance(side, int) or side < 64 or side % 32:
                 raise ValueError(f"localizer configuration: {name} must be a multiple of 32 and at least 64, not {side!r}")
-        for name in ("margin", "batch", "minutes", "steps", "learning_rate", "threads"):
+        for name in ("margin", "batch", "ease_until", "minutes", "steps", "learning_rate", "threads"):
             value = getattr(recipe, name)
             if not isinstance(value, int | float) or value <= 0:
                 raise ValueError(f"localizer configuration: {name} must be a positive number, not {value!r}")
         if not recipe.shares:
             raise ValueError("localizer configuration: needs `shares:` of what is drawn")
         return recipe
-
-
-def network() -> Any:
-    """YOLOv8n-seg with one class, randomly initialised, its loss' gains set."""
-    os.environ.update(YOLO_AUTOINSTALL="False", YOLO_OFFLINE="True")
-    torchvision_shim.install()
-    from ultralytics.nn.tasks import SegmentationModel
-    from ultralytics.utils import DEFAULT_CFG
-
-    model = SegmentationModel("yolov8n-seg.yaml", ch=CHANNELS, nc=1, verbose=False)
-    model.args = DEFAULT_CFG
-    return model
-
-
-def traces(images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, S, S) colours in 0..1 -> (N, 7, S, S): colours, high-pass residuals, and the residuals' local strength.
-
-    Source of the idea: noise-stream detectors with fixed high-pass filters (Zhou et al., CVPR 2018).
-    """
-    residual = images - functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
-    strength = functional.avg_pool2d(residual.abs().mean(dim=1, keepdim=True), 7, 1, 3, count_include_pad=False)
-    return torch.cat([images, (residual * 10.0).clamp(-1.0, 1.0), torch.log(strength * 100.0 + 0.1) * 0.5], dim=1)
-
-
-class DenseHead(nn.Module):
-    """Prototypes to one logit a pixel; used while training, dropped on export."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(32, 1, 1)
-
-    def forward(self, prototypes: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy and Dice of (N, 32, h, w) prototypes against (N, h, w) masks, their mean over the batch."""
-        logits = self.mix(prototypes)[:, 0]
-        entropy = functional.binary_cross_entropy_with_logits(logits, truth)
-        drawn, doctored = logits.sigmoid(), truth.amax(dim=(1, 2)) > 0
-        common, both = (drawn * truth).sum(dim=(1, 2)), (drawn + truth).sum(dim=(1, 2))
-        dice = (1.0 - (2.0 * common + 1.0) / (both + 1.0))[doctored]
-        return entropy + (0.3 * dice.mean() if doctored.any() else 0.0)
 
 
 def targets(samples: list[Sample]) -> dict[str, torch.Tensor]:
@@ -137,14 +96,14 @@ def targets(samples: list[Sample]) -> dict[str, torch.Tensor]:
 
 
 def loss_of(
-    model: Any, batch: dict[str, torch.Tensor], dense: DenseHead, weight: float
+    model: Localizer, batch: dict[str, torch.Tensor], dense: DenseHead, weight: float
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Forward in bfloat16, loss in float32; the parts for the log."""
-    images = traces(batch["img"]).to(memory_format=torch.channels_last)
+    images = batch["img"].to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         predictions = model(images)
     predictions = _float(predictions)
-    total, parts = model.loss(batch, predictions)
+    total, parts = model.yolo.loss(batch, predictions)
     mask_loss = dense(predictions["proto"], (batch["masks"] > 0).float())
     return total.sum() / images.shape[0] + weight * mask_loss, parts | {"dense_loss": mask_loss.detach()}
 
@@ -162,11 +121,12 @@ def _float(value: Any) -> Any:
 class Training:
     """One run: network, its moving average, optimiser, clock; what a checkpoint holds."""
 
-    def __init__(self, recipe: Recipe, sampler: Sampler) -> None:
+    def __init__(self, recipe: Recipe, sampler: Sampler, weights: Path | None = None) -> None:
         torch.manual_seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
         self.recipe, self.sampler = recipe, sampler
-        self.model = network().to(memory_format=torch.channels_last).train()
+        self.model = Localizer().to(memory_format=torch.channels_last).train()
+        self.start: dict[str, str] = {} if weights is None else self.model.start_from(weights)
         self.average = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
         self.dense = DenseHead()
         parameters = [*self.model.parameters(), *self.dense.parameters()]
@@ -188,6 +148,7 @@ class Training:
         rng = np.random.default_rng([self.recipe.seed, self.number])
         size = self.recipe.early_size if done < self.recipe.early_share else self.recipe.size
         contract = contract_of(size, self.recipe.margin)
+        self.sampler.ease = max(0.0, 1.0 - done / self.recipe.ease_until)
         samples: list[Sample] = []
         while len(samples) < self.recipe.batch:
             samples += self.sampler.draw(contract, rng)
@@ -214,7 +175,7 @@ class Training:
         """Writes the checkpoint whole or not at all."""
         state = {
             "average": self.average, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "dense": self.dense.state_dict(), "number": self.number, "elapsed": self.elapsed,
+            "dense": self.dense.state_dict(), "start": self.start, "number": self.number, "elapsed": self.elapsed,
             "recipe": {f.name: getattr(self.recipe, f.name) for f in fields(Recipe)},
         }  # fmt: skip
         torch.save(state, path.with_suffix(".tmp"))
@@ -224,19 +185,18 @@ class Training:
         """Goes on from a checkpoint."""
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.start = dict(state["start"])
         self.dense.load_state_dict(state["dense"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.number, self.elapsed = state["average"], state["number"], state["elapsed"]
 
 
 def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, resume: bool) -> Path:
-    """Trains; returns the checkpoint.  `weights` is a checkpoint of this recipe to start from."""
+    """Trains; returns the checkpoint.  `weights`: see `Localizer.start_from`."""
     recipe = Recipe.of(told)
     sampler = Sampler(data, recipe.shares, "fit", Delivery.of(recipe.delivery))
     out.mkdir(parents=True, exist_ok=True)
-    training, path = Training(recipe, sampler), out / CHECKPOINT
-    if weights is not None:
-        training.model.load_state_dict(torch.load(weights, weights_only=True)["average"])
+    training, path = Training(recipe, sampler, weights), out / CHECKPOINT
     if resume and path.is_file():
         training.load(path)
     said = saved = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +22,8 @@ from unmask.core.images import ViewContract
 from unmask_training.calibration import card_calibration, fit_calibration
 from unmask_training.chips import Chips
 from unmask_training.exporting import files_of
-from unmask_training.localizer import network, traces
 from unmask_training.localizer_evaluate import evaluate, heads_of, masked_cases, whole_cases
+from unmask_training.localizer_network import Localizer
 from unmask_training.localizer_rows import Regions
 from unmask_training.localizer_samples import Delivery, Sampler, contract_of
 
@@ -43,29 +43,30 @@ _LICENCE: Final = (
 class Served(nn.Module):
     """uint8 NHWC RGB in; predictions (N, 37, P) and prototypes (N, 32, S/4, S/4) out; normalisation inside."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Localizer) -> None:
         super().__init__()
         self.model = model.eval()
-        head = model.model[-1]
+        head = model.head
         head.export, head.format, head.dynamic = True, "onnx", False
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Heads of a batch (N, S, S, 3)."""
-        predictions, prototypes = self.model(traces(image.permute(0, 3, 1, 2).float() / 255.0))
+        predictions, prototypes = self.model(image.permute(0, 3, 1, 2).float() / 255.0)
         return predictions, prototypes
 
 
-def load_network(checkpoint: Path) -> tuple[Any, ViewContract, dict[str, Any]]:
+def load_network(checkpoint: Path) -> tuple[Localizer, ViewContract, dict[str, Any]]:
     """The averaged network of a checkpoint, its view and its recipe."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    model = network()
+    model = Localizer()
     model.load_state_dict(state["average"])
     recipe = state["recipe"]
     told = {"steps": int(state["number"]), "minutes": round(float(state["elapsed"]) / 60.0, 1)}
-    return model.eval(), contract_of(recipe["size"], recipe["margin"]), recipe | {"run": told}
+    told_of = {"run": told, "start": state.get("start", {})}
+    return model.eval(), contract_of(recipe["size"], recipe["margin"]), recipe | told_of
 
 
-def write_graph(model: Any, size: int, path: Path) -> float:
+def write_graph(model: Localizer, size: int, path: Path) -> float:
     """Writes the served graph; returns the largest difference to torch (boxes in view sides), which must be <= 1e-3."""
     served = Served(model).eval()
     generator = torch.Generator().manual_seed(0)
@@ -165,20 +166,26 @@ def thresholds(best: NDArray[np.float64], truth: NDArray[np.bool_], card: Card) 
     return points | recommended | {"region_score": round(raw_at(_REGION_RATE), 4)}
 
 
-def export(checkpoint: Path, folder: Path, data: Path, recipe_path: str) -> dict[str, Any]:
+def export(checkpoint: Path, folder: Path, data: Path, recipe_path: str, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Fills a version folder and returns its card, figures on `val` included."""
     model, view, recipe = load_network(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     gap = write_graph(model, view.size, folder / "model.onnx")
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "weights.safetensors")
-    command = f"unmask-train fit --config {recipe_path}"
-    training = {"seed": recipe["seed"], "recipe": recipe_path, "command": command, "run": recipe["run"], "data": data_of(data)}
+    start = {"detector": " --weights model_repository/detector/1/weights.safetensors"}.get(recipe["start"].get("kind", ""), "")
+    training = {
+        "seed": recipe["seed"],
+        "recipe": recipe_path,
+        "command": f"unmask-train fit --config {recipe_path}{start}",
+        **{key: recipe[key] for key in ("start", "run")},
+        "data": data_of(data),
+    }
     card = base_card(folder, view, training)
     best, truth = calibration_scores(folder, _parsed(card), data)
     card["calibration"] = card_calibration(fit_calibration(clipped_logits(best), truth))
     card["thresholds"] = thresholds(best, truth, _parsed(card))
     card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, _parsed(card), data)}
-    card["notes"] = [f"ONNX and torch agree to {gap:.1g} on random pictures", *NOTES]
+    card["notes"] = [f"ONNX and torch agree to {gap:.1g} on random pictures", *NOTES, *notes]
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
 
@@ -197,7 +204,7 @@ def _parsed(card: Mapping[str, Any]) -> Card:
 def run(args: argparse.Namespace) -> int:
     """Exports and prints thresholds and the pooled figures."""
     folder = args.repository / "localizer" / str(args.version)
-    card = export(args.checkpoint, folder, args.data, f"training/configs/{args.config.name}")
+    card = export(args.checkpoint, folder, args.data, f"training/configs/{args.config.name}", args.note)
     print(f"{folder}: thresholds {card['thresholds']}, calibration {card['calibration']}")
     print(json.dumps(card["metrics"]["pooled"], indent=2))
     return 0
@@ -211,4 +218,5 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--data", type=Path, required=True, help="prepared data, for calibration and figures")
     command.add_argument("--config", type=Path, required=True, help="the configuration that it was fitted with")
     command.add_argument("--version", type=int, default=1, help="version number (default: 1)")
+    command.add_argument("--note", action="append", default=[], help="a remark for the card; may be repeated")
     command.set_defaults(run=run)

@@ -20,6 +20,9 @@ from unmask_training.manipulate_shapes import REGIONS, outlines, rasterise
 
 KINDS: Final = ("prepared", "faceswap", "made", "real", "synthetic")
 _REGION_SHARES: Final = dict(zip(REGIONS, (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24), strict=True))
+# What training begins with: the plainest engines, delivered nearly as they are.
+_EASY_SHARES: Final = (0.1, 0.65, 0.1, 0.15, 0.0)
+_PLAIN_CHANGE: Final = 16.0
 _ENGINE_SHARES: Final = (0.32, 0.32, 0.09, 0.19, 0.08)
 _SUBSAMPLINGS: Final = (0x111111, 0x221111, 0x221111, 0x211111)
 # Pieces below this many pixels of the view are crumbs of the warp, not regions.
@@ -58,6 +61,9 @@ class Delivery:
             raise ValueError(f"delivery: unknown {', '.join(unknown)}; there are {', '.join(Delivery.__slots__)}")
         settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
         return Delivery(**settings)
+
+
+_GENTLE: Final = Delivery(p_resize=0.1, resize=(0.8, 1.0), p_jpeg=0.5, jpeg=(85, 98), p_blur=0.0)
 
 
 def plain(pixels: Pixels, to_unit: Floats, mask: Mask, contract: ViewContract) -> tuple[Pixels, Mask]:
@@ -107,6 +113,8 @@ class Sampler:
     """Draws samples by the shares of `KINDS`; within real ones sources weigh by the square root of their number."""
 
     def __init__(self, folder: Path, shares: Mapping[str, float], part: str, delivery: Delivery) -> None:
+        # The probability of a plainly visible splice: the trainer lowers it, so that faint traces come after seen seams.
+        self.ease = 0.0
         unknown = sorted(set(shares) - set(KINDS))
         if unknown:
             raise ValueError(f"shares: unknown {', '.join(unknown)}; there are {', '.join(KINDS)}")
@@ -131,18 +139,19 @@ class Sampler:
 
         The pair differs in the forgery alone, which a network finds sooner than among all that sets two people apart.
         """
-        kind = str(rng.choice(self._kinds, p=self._weights))
-        pixels, to_unit, mask, before = self._planes(kind, rng)
+        easy = rng.uniform() < self.ease
+        kind = "made" if easy else str(rng.choice(self._kinds, p=self._weights))
+        pixels, to_unit, mask, before = self._planes(kind, rng, easy)
         seed = int(rng.integers(1 << 31))
         samples = []
         for name, planes, truth in ((kind, pixels, mask), ("real", before, np.zeros_like(mask))):
             if planes is not None:
                 way = np.random.default_rng(seed)
-                view, placed = deliver(planes, to_unit, truth, contract, self.delivery, way)
+                view, placed = deliver(planes, to_unit, truth, contract, _GENTLE if easy else self.delivery, way)
                 samples.append(Sample(view, placed, name))
         return samples
 
-    def _planes(self, kind: str, rng: np.random.Generator) -> tuple[Pixels, Floats, Mask, Pixels | None]:
+    def _planes(self, kind: str, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Floats, Mask, Pixels | None]:
         if kind in {"prepared", "faceswap"}:
             pool = self._prepared if kind == "prepared" else self._swaps
             row = pool[int(rng.integers(len(pool)))]
@@ -152,15 +161,15 @@ class Sampler:
             face = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))])
             return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None
         face = self._real(rng)
-        made = self._made(face, rng) if kind == "made" else None
+        made = self._made(face, rng, easy) if kind == "made" else None
         if made is None:
             return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None
         return made[0], face.to_unit, made[1], face.pixels
 
-    def _made(self, face: Face, rng: np.random.Generator) -> tuple[Pixels, Mask] | None:
-        """A splice made now; its donor another real face or, in two of five, a generated one."""
+    def _made(self, face: Face, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Mask] | None:
+        """A splice made now; its donor another real face or, in two of five, a generated one.  Easy ones are plain to see."""
         for _ in range(4):
-            engine = str(rng.choice(ENGINES, p=_ENGINE_SHARES))
+            engine = str(rng.choice(ENGINES, p=_EASY_SHARES if easy else _ENGINE_SHARES))
             region = str(rng.choice(REGIONS, p=list(_REGION_SHARES.values())))
             small = engine == "opencv_inpaint"
             quartile = int(rng.integers(1, 3 if small else 5))
@@ -171,7 +180,9 @@ class Sampler:
             if engine in DONATED:
                 donor = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))]) if generated else self._real(rng)
             mask = rasterise(outlines(region, rng, quartile), face.to_unit, face.pixels.shape[:2])
-            if (made := doctor(face, donor, mask, engine, rng)) is not None:
+            if (made := doctor(face, donor, mask, engine, rng, 0.1 if easy else 0.85)) is None:
+                continue
+            if not easy or _change(face.pixels, *made) >= _PLAIN_CHANGE:
                 return made
         return None
 
@@ -183,6 +194,11 @@ class Sampler:
     def _face(self, row: Row | RegionRow) -> Face:
         pixels = self.regions.planes(row)[0] if isinstance(row, RegionRow) else self.chips.chip(row).pixels
         return Face(np.ascontiguousarray(pixels), row.to_unit)
+
+
+def _change(before: Pixels, after: Pixels, mask: Mask) -> float:
+    """Mean difference under the mask, grey levels."""
+    return float(np.abs(after[mask].astype(np.int16) - before[mask]).mean())
 
 
 _Sources = tuple[dict[str, list[Row | RegionRow]], list[str], Floats]

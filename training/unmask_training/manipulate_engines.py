@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from unmask.core.images import Pixels, shrink_area
 Mask = NDArray[np.bool_]
 ENGINES: Final = ("splice_poisson", "splice_feather", "self_mirror", "local_resample", "opencv_inpaint")
 DONATED: Final = ("splice_poisson", "splice_feather")
-FILTERS: Final = ("down_up", "blur", "bilateral", "noise", "sharpen", "jpeg", "median")
+FILTERS: Final = ("tone", "down_up", "blur", "bilateral", "noise", "sharpen", "jpeg", "median")
 # Below this mean difference (grey levels) inside the mask nothing was changed that an encode would leave standing.
 _LEAST_CHANGE: Final = 3.0
 # Poisson blending needs a rim of known pixels around the region.
@@ -32,11 +33,13 @@ class Face:
     to_unit: Floats
 
 
-def doctor(base: Face, donor: Face | None, mask: Mask, engine: str, rng: np.random.Generator) -> tuple[Pixels, Mask] | None:
+def doctor(
+    base: Face, donor: Face | None, mask: Mask, engine: str, rng: np.random.Generator, matched: float = 0.85
+) -> tuple[Pixels, Mask] | None:
     """Changes the masked pixels; every other pixel stays as it is, bit by bit.
 
     Returns the picture and the mask of the pixels written, or None where the result would hardly differ from the base, or
-    differ in colour so much that nobody would publish it.
+    differ in colour so much that nobody would publish it.  `matched` is the probability that colours are matched first.
     """
     mask = mask.copy()
     mask[:_RIM], mask[-_RIM:], mask[:, :_RIM], mask[:, -_RIM:] = False, False, False, False
@@ -52,7 +55,7 @@ def doctor(base: Face, donor: Face | None, mask: Mask, engine: str, rng: np.rand
         source = _filtered(base.pixels, str(rng.choice(FILTERS)), rng)
     else:
         source = base.pixels
-    new, mask = _blended(base.pixels, source, mask, engine, rng)
+    new, mask = _blended(base.pixels, source, mask, engine, rng, matched)
     result = np.where(mask[..., None], new, base.pixels)
     change = np.abs(result[mask].astype(np.int16) - base.pixels[mask])
     return None if not _LEAST_CHANGE <= float(change.mean()) <= 70.0 else (result, mask)
@@ -77,14 +80,16 @@ def _warp(pixels: Pixels, matrix: Floats, base: Face) -> Pixels:
     return warped.astype(np.uint8, copy=False)
 
 
-def _blended(base: Pixels, source: Pixels, mask: Mask, engine: str, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+def _blended(
+    base: Pixels, source: Pixels, mask: Mask, engine: str, rng: np.random.Generator, matched: float
+) -> tuple[Pixels, Mask]:
     """The new picture and the mask of what it writes, by the engine's way of blending."""
     if engine == "opencv_inpaint":
         method = cv2.INPAINT_TELEA if rng.uniform() < 0.5 else cv2.INPAINT_NS
         return cv2.inpaint(base, mask.astype(np.uint8), float(rng.integers(3, 8)), method).astype(np.uint8), mask
     if engine == "local_resample":
         return _feathered(base, source, mask, rng.uniform(0.5, 3.0))
-    if rng.uniform() < 0.85:
+    if rng.uniform() < matched:
         source = match_colours(source, base, mask)
     if engine == "splice_poisson" or (engine == "self_mirror" and rng.uniform() < 0.5):
         return _poisson(base, source, mask, mixed=rng.uniform() < 0.1), mask
@@ -119,26 +124,31 @@ def _poisson(base: Pixels, source: Pixels, mask: Mask, *, mixed: bool) -> Pixels
 
 def _filtered(pixels: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     """The whole picture through one local filter."""
-    height, width = pixels.shape[:2]
-    if name == "down_up":
-        factor = rng.uniform(0.25, 0.6)
-        small = cv2.resize(
-            pixels, (max(4, round(width * factor)), max(4, round(height * factor))), interpolation=cv2.INTER_AREA
-        )
-        way = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
-        return cv2.resize(small, (width, height), interpolation=way).astype(np.uint8)
-    if name == "noise":
-        return np.clip(pixels + rng.normal(0.0, rng.uniform(6.0, 16.0), pixels.shape), 0.0, 255.0).astype(np.uint8)
-    if name == "jpeg":
-        return jpeg(pixels, int(rng.integers(10, 35)), 0x221111)
-    if name == "bilateral":
-        return cv2.bilateralFilter(pixels, 7, rng.uniform(30.0, 80.0), 5.0).astype(np.uint8)
-    if name == "median":
-        return cv2.medianBlur(pixels, int(rng.choice([5, 7]))).astype(np.uint8)
+    filtered = _DRAWN[name](pixels, rng)
+    return np.clip(np.round(filtered), 0.0, 255.0).astype(np.uint8)
+
+
+def _down_up(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    small, _ = shrink_area(pixels, rng.uniform(0.25, 0.6))
+    way = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+    return cv2.resize(small, pixels.shape[1::-1], interpolation=way).astype(np.uint8, copy=False)
+
+
+def _sharpened(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     blurred = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(1.2, 3.0))
-    if name == "blur":
-        return blurred.astype(np.uint8)
-    return cv2.addWeighted(pixels, 2.2, blurred, -1.2, 0.0).astype(np.uint8)
+    return cv2.addWeighted(pixels, 2.2, blurred, -1.2, 0.0).astype(np.uint8, copy=False)
+
+
+_DRAWN: Final[dict[str, Callable[[Pixels, np.random.Generator], NDArray[Any]]]] = {
+    "tone": lambda p, rng: (p - 128.0) * rng.uniform(0.6, 1.4) + 128.0 + rng.uniform(-30.0, 30.0, 3),
+    "down_up": _down_up,
+    "blur": lambda p, rng: cv2.GaussianBlur(p, (0, 0), rng.uniform(1.2, 3.0)),
+    "bilateral": lambda p, rng: cv2.bilateralFilter(p, 7, rng.uniform(30.0, 80.0), 5.0),
+    "noise": lambda p, rng: p + rng.normal(0.0, rng.uniform(6.0, 16.0), p.shape),
+    "sharpen": _sharpened,
+    "jpeg": lambda p, rng: jpeg(p, int(rng.integers(10, 35)), 0x221111),
+    "median": lambda p, rng: cv2.medianBlur(p, int(rng.choice([5, 7]))),
+}
 
 
 def jpeg(pixels: Pixels, quality: int, sampling: int) -> Pixels:
