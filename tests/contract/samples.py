@@ -29,8 +29,8 @@ from unmask.core.domain import (
     Stage,
     State,
     Verdict,
-    new_case_id,
 )
+from unmask.core.ids import new_case_id
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123457, tzinfo=UTC)
 SHA, RELEASE, POLICY = "a" * 64, "b" * 64, "c" * 64

@@ -25,9 +25,9 @@ from unmask.core.domain import (
     State,
     Step,
     Verdict,
-    new_case_id,
 )
 from unmask.core.errors import BadConfig, BadImage, CallerError, StoreCorrupt, UnknownBlob, UnmaskError
+from unmask.core.ids import new_case_id
 from unmask.core.images import Pixels
 from unmask.core.submit import picture_key, publish
 from unmask.core.world import World

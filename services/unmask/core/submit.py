@@ -7,8 +7,9 @@ import json
 import logging
 from typing import Final
 
-from unmask.core.domain import BlobSource, BytesSource, Case, Message, Submission, UrlSource, new_case_id
+from unmask.core.domain import BlobSource, BytesSource, Case, Message, Submission, UrlSource
 from unmask.core.errors import BadImage, BadRequest, Unavailable
+from unmask.core.ids import new_case_id
 from unmask.core.pipeline import waits_for
 from unmask.core.world import World
 
