@@ -16,7 +16,10 @@ from unmask_training.chips import part_of
 from unmask_training.cli import main
 from unmask_training.release import Judged, calibration_truth, compose, fit_fusion, newest_cards, read_judged, report
 
-POINTS = {"detector": {"real_below": 0.4, "synthetic_above": 0.6}, "localizer": {"real_below": 0.3, "manipulated_above": 0.7}}
+POINTS = {
+    "detector": {"real_below": 0.4, "synthetic_above": 0.6},
+    "localizer": {"fpr_0.01": 0.3, "fpr_0.005": 0.7},
+}
 TASKS = {"face_detector": "faces", "detector": "synthetic", "localizer": "regions"}
 
 
