@@ -40,7 +40,8 @@ from unmask.ingestion.handler import ingest
 from unmask.localization.handler import localize
 from unmask.settings import Settings
 
-_CACHE_BYTES: Final = 192 * 1024 * 1024
+# Room for one picture at the pixel limit (150 MB), so that its later steps need not decode it again.
+_CACHE_BYTES: Final = 160 * 1024 * 1024
 
 
 def runtime_versions() -> dict[str, str]:
