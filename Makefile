@@ -177,7 +177,8 @@ train-localizer: .venv-training/.ready fetch ## train the localizer into OUT/mod
 	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/data"
 	@$(TRAIN)/unmask-train manipulate --faces "$(FACES)" --out "$(OUT)/spliced" --count 3000 --seed 1
 	@$(TRAIN)/unmask-train prepare-regions --data "$(OUT)/spliced" $(MANIPULATED) --out "$(OUT)/data"
-	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" $(ARGS)
+	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" \
+		--weights model_repository/detector/1/weights.safetensors $(ARGS)
 	@$(TRAIN)/unmask-train export-localizer "$(OUT)/localizer/localizer.pt" --config training/configs/localizer.yaml \
 		--data "$(OUT)/data" --repository "$(OUT)/models"
 
