@@ -72,7 +72,7 @@ def judged(slope: float, bias: float, count: int = 8000) -> list[Judged]:
     part = rng.uniform(0, 1, count) * either
     # Two parts whose noisy or is `either`.
     return [
-        Judged(float(1 - (1 - e) / (1 - m)), float(m), 0.5, bool(f), "synthetic" if f else "real")
+        Judged(float(1 - (1 - e) / (1 - m)), float(m), bool(f), "synthetic" if f else "real")
         for e, m, f in zip(either, part, fake, strict=True)
     ]
 
@@ -87,8 +87,8 @@ def test_fusion_comes_back_from_what_it_made(slope: float, bias: float) -> None:
 
 
 def test_a_face_without_the_localizer_counts_by_its_detector() -> None:
-    rows = [Judged(p, None, p, p > 0.5, "unsure") for p in (0.1, 0.4, 0.35, 0.6, 0.9, 0.45)]
-    rows += [Judged(0.6, None, 0.6, False, "unsure"), Judged(0.4, None, 0.4, True, "unsure")]
+    rows = [Judged(p, None, p > 0.5, "unsure") for p in (0.1, 0.4, 0.35, 0.6, 0.9, 0.45)]
+    rows += [Judged(0.6, None, False, "unsure"), Judged(0.4, None, True, "unsure")]
     fusion = fit_fusion(rows)
     assert fusion.score(0.9, None) == pytest.approx(1 / (1 + np.exp(-(fusion.slope * logit_of(0.9) + fusion.bias))))
     assert report(rows, fusion)["fake_called_fake"] == 0.0

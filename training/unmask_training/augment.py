@@ -136,8 +136,7 @@ def _resolution(chip: Chip, face: float, rng: np.random.Generator) -> tuple[Pixe
     height, width = chip.pixels.shape[:2]
     new_width, new_height = max(8, round(width * factor)), max(8, round(height * factor))
     small = cv2.resize(chip.pixels, (new_width, new_height), interpolation=_FILTERS[rng.integers(len(_FILTERS))])
-    x, y = new_width / width, new_height / height
-    matrix = np.array([[x, 0.0, (x - 1.0) / 2.0], [0.0, y, (y - 1.0) / 2.0]])
+    matrix = geometry.resizing((width, height), (new_width, new_height))
     return small.astype(np.uint8, copy=False), geometry.compose(chip.to_unit, geometry.invert(matrix))
 
 

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from unmask.core.errors import UnmaskError
 
@@ -40,9 +39,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unmask-train: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return code
-
-
-def add_paths(command: Any, **paths: str) -> None:
-    """Adds required folder or file options by name."""
-    for name, text in paths.items():
-        command.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True, help=text)

@@ -30,7 +30,6 @@ class Judged:
 
     synthetic: float
     manipulated: float | None
-    score: float
     fake: bool
     label: str
 
@@ -83,7 +82,7 @@ def read_judged(verdicts: Path, truth: Mapping[str, str]) -> list[Judged]:
             continue
         face = max(verdict["faces"], key=lambda f: (f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1]))
         if face["synthetic"] is not None:
-            rows.append(Judged(face["synthetic"], face["manipulated"], face["score"], label != "real", verdict["label"]))
+            rows.append(Judged(face["synthetic"], face["manipulated"], label != "real", verdict["label"]))
     return rows
 
 

@@ -96,8 +96,7 @@ def _shrunk(picture: Pixels, factor: float) -> tuple[Pixels, Floats]:
         sides = (max(new_width, width // whole), max(new_height, height // whole))
         picture = cv2.resize(picture, sides, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     small = cv2.resize(picture, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    x, y = new_width / width, new_height / height
-    return small.astype(np.uint8, copy=False), np.array([[x, 0.0, (x - 1.0) / 2.0], [0.0, y, (y - 1.0) / 2.0]])
+    return small.astype(np.uint8, copy=False), geometry.resizing((width, height), (new_width, new_height))
 
 
 def decode(heads: Heads, size: int, settings: DetectorSettings) -> list[DetectedFace]:

@@ -46,6 +46,15 @@ def scaling(factor: float, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
     return np.array([[factor, 0.0, shift[0]], [0.0, factor, shift[1]]])
 
 
+def resizing(before: tuple[int, int], after: tuple[int, int]) -> Floats:
+    """The (2, 3) map of pixel coordinates under a resize from (width, height) `before` to `after`.
+
+    Pixel centres are whole numbers, hence the half-pixel shifts; sides are whole, hence one factor an axis.
+    """
+    x, y = after[0] / before[0], after[1] / before[1]
+    return np.array([[x, 0.0, (x - 1.0) / 2.0], [0.0, y, (y - 1.0) / 2.0]])
+
+
 def apply(matrix: Floats, points: Floats) -> Floats:
     """Transforms (N, 2) points by a (2, 3) matrix; returns (N, 2)."""
     result: Floats = points @ matrix[:, :2].T + matrix[:, 2]

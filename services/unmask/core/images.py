@@ -110,16 +110,11 @@ def make_chip(picture: Pixels, box: Floats, landmarks: Floats) -> Chip:
 
 
 def shrink_area(pixels: Pixels, factor: float) -> tuple[Pixels, Floats]:
-    """Shrinks by area averaging to about `factor` (<= 1); returns the pixels and the exact (2, 3) map of coordinates.
-
-    Pixel centres are whole numbers, hence the half-pixel shifts; the sides are rounded, hence one factor an axis.
-    """
+    """Shrinks by area averaging to about `factor` (<= 1); returns the pixels and the exact (2, 3) map of coordinates."""
     height, width = pixels.shape[:2]
     new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
     small = cv2.resize(pixels, (new_width, new_height), interpolation=cv2.INTER_AREA)
-    factor_x, factor_y = new_width / width, new_height / height
-    matrix = np.array([[factor_x, 0.0, (factor_x - 1.0) / 2.0], [0.0, factor_y, (factor_y - 1.0) / 2.0]])
-    return small.astype(np.uint8, copy=False), matrix
+    return small.astype(np.uint8, copy=False), geometry.resizing((width, height), (new_width, new_height))
 
 
 def view_transform(chip: Chip, contract: ViewContract) -> Floats:
