@@ -49,6 +49,10 @@ help: ## this list
 demo: .venv/.demo fetch ## a photograph, a generated face and a doctored photograph -> three verdicts and a page to look at
 	@$(BIN)/unmask demo --out $(OUT)/demo $(ARGS)
 
+.PHONY: up
+up: setup ## the whole platform on this machine, for development, until Ctrl-C (ARGS="--broker rabbitmq --port N")
+	@$(BIN)/unmask up --state $(OUT)/up $(ARGS)
+
 .PHONY: test
 test: test-fast test-training ## every test (sets up both environments)
 
@@ -60,13 +64,24 @@ test-fast: setup ## the tests of the serving half
 test-training: .venv-training/.ready fetch ## the tests of the training half
 	@$(TRAIN)/python -m pytest tests/training $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## 1 000 pictures while workers and servers are killed; prints the ledger (ARGS="--broker valkey --pictures N")
+	@$(BIN)/python -m tests.system.chaos $(ARGS)
+
+.PHONY: certs
+certs: .venv/.dev ## certificates for TLS between services, for development, into OUT/certs
+	@$(BIN)/python -m unmask_dev.certs $(OUT)/certs $(ARGS)
+
 ##@ Environments
 
 .PHONY: setup
-setup: .venv/.dev fetch ## .venv with everything to run, test and lint, and the face detector's weights
+setup: .venv/.dev .venv-triton/.ready fetch ## .venv with everything to run, test and lint, .venv-triton, the face detector's weights
 
 .PHONY: setup-training
 setup-training: .venv-training/.ready ## .venv-training with torch (about 1 GB)
+
+.PHONY: setup-triton
+setup-triton: .venv-triton/.ready ## .venv-triton with a real Triton for development and tests (about 290 MB)
 
 .venv/.tools: locks/tools.txt
 	$(call venv,.venv)
@@ -81,7 +96,13 @@ setup-training: .venv-training/.ready ## .venv-training with torch (about 1 GB)
 .venv/.dev: locks/dev.txt pyproject.toml .venv/.tools
 	$(call install,.venv,locks/dev.txt)
 	$(call editable,.venv,.)
+	$(call editable,.venv,deploy/dev)
 	@touch .venv/.demo $@
+
+.venv-triton/.ready: locks/triton.txt .venv/.tools
+	$(call venv,.venv-triton)
+	$(call install,.venv-triton,locks/triton.txt)
+	@touch $@
 
 # pip and not uv for torch: pip knows where this machine finds its CPU build (find-links, extra indexes), and takes it before PyPI's.
 .venv-training/.ready: locks/training.txt training/constraints-cpu.txt training/pyproject.toml pyproject.toml .venv/.tools
@@ -98,9 +119,10 @@ lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*
 	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS) "$$@"; }; \
 	compile locks/tools.in -o locks/tools.txt; \
-	compile pyproject.toml --extra demo --extra dev -c locks/tools.txt -o locks/dev.txt; \
+	compile pyproject.toml --extra demo --extra dev --extra service --extra servers -c locks/tools.txt -o locks/dev.txt; \
 	compile pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt; \
 	compile pyproject.toml locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
+	compile --no-deps locks/triton.in -c locks/dev.txt -o locks/triton.txt; \
 	sed -i -E 's/ ; [^\\]*\\$$/ \\/' locks/*.txt # every line says "Linux, x86-64, CPython < 3.14", as pyproject.toml does once
 
 ##@ Checks
@@ -115,7 +137,7 @@ lint-style: .venv/.dev
 
 .PHONY: lint-types
 lint-types: .venv/.dev
-	@$(BIN)/mypy services/unmask training/unmask_training
+	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev
 
 .PHONY: lint-imports
 lint-imports: .venv/.dev
@@ -191,4 +213,4 @@ clean: ## what builds and tools left behind (environments, models and data stay)
 
 .PHONY: clean-all
 clean-all: clean ## the environments too
-	@rm -rf .venv .venv-training
+	@rm -rf .venv .venv-training .venv-triton

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.system.backends", "tests.system.triton_backend"]
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "") == "true"
 

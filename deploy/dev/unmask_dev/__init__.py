@@ -1,0 +1,1 @@
+"""Real servers on loopback for development and tests; never for production."""

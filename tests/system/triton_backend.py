@@ -1,0 +1,53 @@
+"""A real Triton for the tests, and the repositories that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import missing
+from unmask.adapters.model_repository import ModelRepository
+from unmask.adapters.triton_config import config_text
+
+if TYPE_CHECKING:
+    from unmask_dev.triton import TlsFiles, Triton
+
+
+def write_configs(root: Path) -> None:
+    """A config.pbtxt for every model of the repository, as `unmask models config` writes it."""
+    repository = ModelRepository(root)
+    refs = list(repository.versions())
+    for name in {ref.name for ref in refs}:
+        text = config_text([repository.card(ref) for ref in refs if ref.name == name])
+        (root / name / "config.pbtxt").write_text(text)
+
+
+@contextmanager
+def triton_over(folder: Path, models: Path, load: Sequence[str] | None = None, tls: TlsFiles | None = None) -> Iterator[Triton]:
+    """A Triton of its own over a repository; killed at the end."""
+    # Not at the top: this is imported in the training environment too, which has no such servers.
+    from unmask_dev.process import ServerMissing
+    from unmask_dev.triton import Triton
+
+    server = Triton(folder, models, load=load, tls=tls)
+    try:
+        server.start()
+    except ServerMissing as error:
+        missing(str(error))
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A Triton that starts with nothing loaded; tests put models of names of their own into `triton.models`."""
+    folder = tmp_path_factory.mktemp("triton")
+    (folder / "models").mkdir()
+    with triton_over(folder / "server", folder / "models", load=()) as server:
+        yield server
