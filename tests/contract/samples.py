@@ -113,4 +113,4 @@ def an_event(case: Case, body: str = "{}") -> Event:
 def decided(case: Case, **fields: Any) -> CaseUpdate:
     """The last step's update."""
     row = moved(case, Stage.DECIDED, state=State.DECIDED, sha256=SHA, timings_ms={"total": 9.5})
-    return CaseUpdate(row, a_picture(case.tenant), FINDINGS, a_verdict(case, **fields), a_decision(case), an_event(case))
+    return CaseUpdate(row, a_picture(case.tenant), FINDINGS, a_verdict(case, **fields), (a_decision(case),), an_event(case))

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
-from tests.contract.adapters import LASTING, STORES
+from tests.contract.adapters import LASTING, STORES, Backends
 from tests.contract.samples import (
     FINDINGS,
     NOW,
@@ -26,11 +25,25 @@ from tests.contract.samples import (
     decided,
     moved,
 )
-from unmask.core.domain import Action, Case, CaseUpdate, Failure, Findings, Stage, State
+from unmask.core.domain import (
+    Action,
+    Case,
+    CaseUpdate,
+    EventState,
+    Failure,
+    Findings,
+    Label,
+    Near,
+    Outgoing,
+    Priority,
+    Stage,
+    State,
+)
 from unmask.core.errors import IdempotencyConflict, UnknownCase
 from unmask.core.ports import CaseStore
 
 KEY = (SHA, RELEASE, POLICY)
+QUIET = timedelta(minutes=1)
 T = TypeVar("T")
 
 
@@ -40,10 +53,15 @@ def at_once(count: int, do: Callable[[int], T]) -> list[T]:
         return list(pool.map(do, range(count)))
 
 
+def settle(store: CaseStore, event_id: str, state: EventState) -> None:
+    """Writes the state, one attempt, due at once."""
+    store.settle_event(event_id, state, attempts=1, due_at=NOW)
+
+
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CaseStore]:
+def store(request: pytest.FixtureRequest, backends: Backends) -> Iterator[CaseStore]:
     """A fresh store of each kind."""
-    with STORES[request.param](tmp_path) as made:
+    with STORES[request.param](backends) as made:
         yield made
 
 
@@ -60,8 +78,8 @@ class TestAccept:
         case = a_case(due_at=datetime(2026, 6, 1, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=5, minutes=30))))
         store.accept(case)
         assert store.case("default", case.id).due_at == case.due_at
-        assert [due.id for due in store.due(case.due_at, 1)] == [case.id]
-        assert not store.due(case.due_at - timedelta(microseconds=1), 1)
+        assert not store.claim_due(case.due_at - timedelta(microseconds=1), 1, QUIET)
+        assert [due.id for due in store.claim_due(case.due_at, 1, QUIET)] == [case.id]
 
     def test_the_same_key_gives_the_same_case(self, store: CaseStore) -> None:
         first = store.accept(a_case(idempotency_key="k"))
@@ -106,7 +124,7 @@ class TestCommit:
         assert store.picture("default", SHA) == a_picture()
         assert store.findings("default", case.id) == FINDINGS
         assert store.verdict("default", *KEY) == update.verdict
-        assert list(store.decisions("default", case.id)) == [update.decision]
+        assert list(store.decisions("default", case.id)) == list(update.decisions)
         assert list(store.outbox(9)) == [update.event]
 
     @pytest.mark.parametrize("stale", [{"revision": 1}, {"stage": Stage.ALIGNED}])
@@ -160,18 +178,29 @@ class TestVerdicts:
     def test_the_first_one_stays(self, store: CaseStore) -> None:
         first, second = store.accept(a_case()), store.accept(a_case())
         assert store.commit(first, decided(first))
-        assert store.commit(second, decided(second, score=0.11, width=999))
+        assert store.commit(second, decided(second, width=999))
         assert store.verdict("default", *KEY) == a_verdict(first)
         assert len(list(store.verdicts("default"))) == 1
+
+    @pytest.mark.parametrize("other", [{"score": 0.11}, {"label": Label.REAL}, {"action": Action.ALLOW}])
+    def test_one_that_says_otherwise_is_not_written_nor_anything_with_it(self, store: CaseStore, other: dict[str, Any]) -> None:
+        first, second = store.accept(a_case()), store.accept(a_case())
+        assert store.commit(first, decided(first))
+        assert not store.commit(second, decided(second, **other))
+        assert store.case("default", second.id) == second and not store.decisions("default", second.id)
+        assert len(store.outbox(9)) == 1 and store.findings("default", second.id) == Findings()
 
     def test_a_reused_verdict_carries_the_cases_own_id_timings_and_action(self, store: CaseStore) -> None:
         first, second = store.accept(a_case()), store.accept(a_case())
         assert store.commit(first, decided(first)) and store.commit(second, decided(second))
         again = moved(decided(second).case, Stage.DECIDED, timings_ms={"total": 7.0})
         appeal = a_decision(second, Action.BLOCK, actor="reviewer", truth="manipulated", note="siehe Anhang")
-        assert store.commit(decided(second).case, CaseUpdate(again, decision=appeal))
+        assert store.commit(decided(second).case, CaseUpdate(again, decisions=(appeal,)))
         own = store.verdict_of("default", second.id)
-        assert own == a_verdict(second, action=Action.BLOCK, timings_ms={"total": 7.0})
+        assert own is not None and replace(own, reasons=own.reasons[:-1]) == a_verdict(
+            second, action=Action.BLOCK, timings_ms={"total": 7.0}
+        )
+        assert own.reasons[-1].code == "decided_by_reviewer"
         assert store.verdict_of("default", first.id) == a_verdict(first, timings_ms={"total": 9.5})
         assert [d.action for d in store.decisions("default", second.id)] == [Action.REVIEW, Action.BLOCK]
         assert store.decisions("default", second.id)[1] == appeal
@@ -232,9 +261,34 @@ class TestSweeping:
         late, early, theirs = put(3), put(1), put(2, "other")
         put(9), put(0, state=State.DEAD), put(0, state=State.DECIDED)
         now = NOW + timedelta(minutes=3)
-        assert list(store.due(now, 9)) == [early, theirs, late]
-        assert list(store.due(now, 2)) == [early, theirs]
-        assert list(store.due(now - timedelta(microseconds=1), 9)) == [early, theirs]
+        assert list(store.claim_due(now - timedelta(microseconds=1), 1, QUIET)) == [early]
+        assert list(store.claim_due(now, 9, QUIET)) == [theirs, late]
+
+    def test_what_was_given_out_is_given_out_again_ever_later_until_it_moves(self, store: CaseStore) -> None:
+        case = store.accept(a_case(due_at=NOW))
+        at = NOW
+        for times in (1, 2, 4, 8, 16, 32, 32):
+            assert store.claim_due(at, 9, QUIET) == [case]
+            assert not store.claim_due(at + times * QUIET - timedelta(microseconds=1), 9, QUIET)
+            at += times * QUIET
+        after = moved(case, Stage.INGESTED, due_at=at)
+        assert store.commit(case, CaseUpdate(after))
+        assert store.claim_due(at, 9, QUIET) == [after]
+        assert store.claim_due(at + QUIET, 9, QUIET) == [after]
+
+    def test_two_sweepers_at_once_share_what_is_due(self, store: CaseStore) -> None:
+        ids = {store.accept(a_case(due_at=NOW)).id for _ in range(40)}
+        taken = [case.id for found in at_once(4, lambda _: store.claim_due(NOW, 10, QUIET)) for case in found]
+        taken += [case.id for case in store.claim_due(NOW, 40, QUIET)]
+        assert sorted(taken) == sorted(ids)
+
+    def test_what_was_written_before_the_clock_went_back_is_due(self, store: CaseStore) -> None:
+        case = store.accept(a_case(due_at=NOW))
+        event = an_event(case)
+        assert store.commit(case, CaseUpdate(moved(case, Stage.INGESTED), event=event))
+        earlier = NOW - timedelta(hours=2)
+        assert [found.id for found in store.claim_due(earlier, 9, QUIET)] == [case.id]
+        assert [out.event for out in store.claim_events(earlier, 9, QUIET)] == [event]
 
     def test_events_leave_in_the_order_they_came_until_they_are_sent(self, store: CaseStore) -> None:
         events = []
@@ -245,22 +299,101 @@ class TestSweeping:
             assert store.commit(case, CaseUpdate(after, event=events[-1]))
             case = after
         assert list(store.outbox(9)) == events and list(store.outbox(2)) == events[:2]
-        store.sent([events[1].id, events[3].id])
-        assert list(store.outbox(9)) == [events[0], events[2], events[4]]
-        store.sent([])
-        store.sent(["unknown", events[1].id])
-        store.sent(event.id for event in events)
-        assert not store.outbox(9)
+        for event in events:
+            assert [out.event for out in store.claim_events(NOW, 9, QUIET)] == [event], "one of a case at a time"
+            settle(store, event.id, EventState.SENT)
+        assert not store.outbox(9) and not store.claim_events(NOW + 9 * QUIET, 9, QUIET)
+
+    def test_a_claimed_event_is_given_out_again_after_its_lease(self, store: CaseStore) -> None:
+        case = store.accept(a_case())
+        event = replace(an_event(case), target="https://example.com/hook", sequence=1)
+        assert store.commit(case, CaseUpdate(moved(case, Stage.INGESTED), event=event))
+        (first,) = store.claim_events(NOW, 9, QUIET)
+        assert first == Outgoing(event, 0, NOW + QUIET)
+        assert not store.claim_events(NOW + QUIET - timedelta(microseconds=1), 9, QUIET)
+        assert [out.event for out in store.claim_events(NOW + QUIET, 9, QUIET)] == [event]
+
+    def test_what_came_of_an_attempt_is_kept(self, store: CaseStore) -> None:
+        case = store.accept(a_case())
+        event = an_event(case)
+        assert store.commit(case, CaseUpdate(moved(case, Stage.INGESTED), event=event))
+        later, why = NOW + timedelta(minutes=5), Failure("unavailable", "500")
+        store.settle_event(event.id, EventState.PENDING, attempts=3, due_at=later, taken_by=["queue"], failure=why)
+        assert not store.claim_events(NOW, 9, QUIET)
+        (again,) = store.claim_events(later, 9, QUIET)
+        assert (again.attempts, again.taken_by, again.failure) == (3, ("queue",), why)
+        settle(store, event.id, EventState.DEAD)
+        settle(store, event.id, EventState.PENDING)
+        settle(store, "unknown", EventState.SENT)
+        assert not store.claim_events(later + 99 * QUIET, 9, QUIET) and not store.outbox(9)
+
+    def test_two_relays_at_once_share_what_is_due(self, store: CaseStore) -> None:
+        events = set()
+        for _ in range(24):
+            case = store.accept(a_case())
+            events.add((event := an_event(case)).id)
+            assert store.commit(case, CaseUpdate(moved(case, Stage.INGESTED), event=event))
+        taken = [out.event.id for found in at_once(4, lambda _: store.claim_events(NOW, 6, QUIET)) for out in found]
+        taken += [out.event.id for out in store.claim_events(NOW, 99, QUIET)]
+        assert sorted(taken) == sorted(events)
+
+
+class TestLookingUp:
+    """Batches, near-duplicates, what is forgotten."""
+
+    def test_a_batch_tells_its_cases_by_state(self, store: CaseStore) -> None:
+        for state in (State.OPEN, State.OPEN, State.DECIDED, State.FAILED):
+            store.accept(a_case(batch="import", priority=Priority.BATCH, state=state))
+        store.accept(a_case(batch="another"))
+        store.accept(a_case("other", batch="import"))
+        assert dict(store.progress("default", "import")) == {State.OPEN: 2, State.DECIDED: 1, State.FAILED: 1}
+        assert not store.progress("default", "none")
+
+    def test_known_fakes_are_found_by_their_hash_and_only_by_their_tenant(self, store: CaseStore) -> None:
+        case = store.accept(a_case())
+        update = replace(decided(case), picture=a_picture(phash="f" * 64), known_fake=True)
+        assert store.commit(case, update)
+        close = "e" + "f" * 63
+        assert store.near("default", close, 15) == [Near(SHA, 1)] and store.near("default", "f" * 64, 15) == [Near(SHA, 0)]
+        assert not store.near("default", close, 0) and not store.near("default", "0" * 64, 15)
+        assert not store.near("other", close, 15)
+        cleared = moved(update.case, Stage.DECIDED)
+        assert store.commit(update.case, CaseUpdate(cleared, known_fake=False))
+        assert not store.near("default", close, 15)
+
+    def test_a_picture_without_a_hash_is_nobodys_neighbour(self, store: CaseStore) -> None:
+        case = store.accept(a_case())
+        assert store.commit(case, replace(decided(case), known_fake=True))
+        assert not store.near("default", "0" * 64, 15)
+
+    def test_findings_can_be_forgotten_with_the_last_step(self, store: CaseStore) -> None:
+        case, other = store.accept(a_case()), store.accept(a_case())
+        for one in (case, other):
+            assert store.commit(one, CaseUpdate(moved(one, Stage.LOCALIZED), findings=FINDINGS))
+        now = moved(case, Stage.LOCALIZED)
+        assert store.commit(now, CaseUpdate(moved(now, Stage.DECIDED), forget_findings=True))
+        assert store.findings("default", case.id) == Findings() and store.findings("default", other.id) == FINDINGS
+
+    def test_whoever_decided_after_the_policy_is_a_reason(self, store: CaseStore) -> None:
+        case = store.accept(a_case())
+        raised = a_decision(case, Action.BLOCK, actor="near_duplicate", reason="near_duplicate", note="differs in 3 bits")
+        update = replace(decided(case), decisions=(a_decision(case, Action.ALLOW), raised))
+        assert store.commit(case, update)
+        verdict = store.verdict_of("default", case.id)
+        assert verdict is not None and verdict.action is Action.BLOCK
+        assert [reason.code for reason in verdict.reasons][-1] == "near_duplicate"
+        stored = store.verdict("default", *KEY)
+        assert stored is not None and [reason.code for reason in stored.reasons] == ["manipulated", "claims"]
 
 
 @pytest.mark.parametrize("adapter", LASTING)
-def test_opened_again_everything_is_there(adapter: str, tmp_path: Path) -> None:
-    with STORES[adapter](tmp_path) as store:
+def test_opened_again_everything_is_there(adapter: str, backends: Backends) -> None:
+    with STORES[adapter](backends) as store:
         case = store.accept(a_case(idempotency_key="k"))
         update = decided(case)
         assert store.commit(case, update)
-    with STORES[adapter](tmp_path) as store:
+    with STORES[adapter](backends) as store:
         assert store.case("default", case.id) == update.case and store.accept(a_case(idempotency_key="k")) == update.case
         assert store.verdict_of("default", case.id) == a_verdict(case, timings_ms={"total": 9.5})
         assert store.findings("default", case.id) == FINDINGS and store.picture("default", SHA) == a_picture()
-        assert list(store.outbox(9)) == [update.event] and list(store.decisions("default", case.id)) == [update.decision]
+        assert list(store.outbox(9)) == [update.event] and list(store.decisions("default", case.id)) == list(update.decisions)

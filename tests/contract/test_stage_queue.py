@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.contract.adapters import QUEUES
+from tests.contract.adapters import QUEUES, Backends
 from unmask.adapters.queue_memory import InlineQueue, MemoryQueue
 from unmask.core.domain import Message, Step
 from unmask.core.errors import Unavailable
@@ -24,7 +24,7 @@ def message(number: int, step: Step = Step.INGEST) -> Message:
 class TestStageQueue:
     """Over every adapter."""
 
-    def test_every_message_is_worked_once_when_nothing_breaks(self, adapter: str) -> None:
+    def test_every_message_is_worked_once_when_nothing_breaks(self, adapter: str, backends: Backends) -> None:
         seen, done = [], threading.Event()
 
         def run(worked: Message) -> None:
@@ -32,13 +32,13 @@ class TestStageQueue:
             if len(seen) == MANY:
                 done.set()
 
-        with QUEUES[adapter](run) as queue:
+        with QUEUES[adapter](backends, run) as queue:
             for number in range(MANY):
                 queue.publish(message(number))
             assert done.wait(20)
         assert sorted(seen, key=lambda m: int(m.case_id)) == [message(number) for number in range(MANY)]
 
-    def test_a_worker_may_publish_what_follows(self, adapter: str) -> None:
+    def test_a_worker_may_publish_what_follows(self, adapter: str, backends: Backends) -> None:
         steps, seen, done = list(Step), [], threading.Event()
 
         def run(worked: Message) -> None:
@@ -48,12 +48,12 @@ class TestStageQueue:
             else:
                 queue.publish(message(1, steps[steps.index(worked.step) + 1]))
 
-        with QUEUES[adapter](run) as queue:
+        with QUEUES[adapter](backends, run) as queue:
             queue.publish(message(1))
             assert done.wait(20)
         assert seen == steps
 
-    def test_many_threads_may_publish(self, adapter: str) -> None:
+    def test_many_threads_may_publish(self, adapter: str, backends: Backends) -> None:
         seen, done, lock = set[str](), threading.Event(), threading.Lock()
 
         def run(worked: Message) -> None:
@@ -66,7 +66,7 @@ class TestStageQueue:
             for number in range(first, first + MANY):
                 queue.publish(message(number))
 
-        with QUEUES[adapter](run) as queue:
+        with QUEUES[adapter](backends, run) as queue:
             threads = [threading.Thread(target=publish, args=(n * MANY,)) for n in range(5)]
             for thread in threads:
                 thread.start()

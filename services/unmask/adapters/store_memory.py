@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from unmask.core.domain import Case, CaseUpdate, Decision, Event, Findings, PictureInfo, State, Verdict
+from unmask.core.domain import (
+    Case,
+    CaseUpdate,
+    Decision,
+    Event,
+    EventState,
+    Failure,
+    Findings,
+    Near,
+    Outgoing,
+    PictureInfo,
+    State,
+    Verdict,
+)
 from unmask.core.errors import IdempotencyConflict, StoreCorrupt, UnknownCase
+from unmask.core.near import distance
+from unmask.core.outcomes import same_judgement, with_decisions
+from unmask.core.pipeline import CLOCK_WENT_BACK
 
 
 class MemoryStore:
@@ -22,7 +39,10 @@ class MemoryStore:
         self._findings: dict[tuple[str, str], Findings] = {}
         self._verdicts: dict[tuple[str, str, str, str], Verdict] = {}
         self._decisions: dict[tuple[str, str], list[Decision]] = {}
-        self._outbox: dict[str, Event] = {}
+        self._outbox: dict[str, Outgoing] = {}
+        # When the sweeper may take a case again, and how often it has since the case moved.
+        self._hints: dict[tuple[str, str], tuple[datetime, int]] = {}
+        self._fakes: dict[tuple[str, str], str] = {}
 
     def accept(self, case: Case) -> Case:
         """See `CaseStore.accept`."""
@@ -73,8 +93,8 @@ class MemoryStore:
                 return None
             if verdict is None:
                 raise StoreCorrupt(f"case {case_id!r} is decided, but its verdict is not stored")
-            action = self._decisions[tenant, case_id][-1].action
-        return replace(verdict, id=case.id, action=action, timings_ms=case.timings_ms)
+            decided = tuple(self._decisions[tenant, case_id])
+        return with_decisions(replace(verdict, id=case.id, timings_ms=case.timings_ms), decided)
 
     def decisions(self, tenant: str, case_id: str) -> Sequence[Decision]:
         """See `CaseStore.decisions`."""
@@ -89,9 +109,16 @@ class MemoryStore:
             stored = self._cases.get(key)
             if stored is None or (stored.stage, stored.revision) != (expected.stage, expected.revision):
                 return False
+            if update.verdict is not None and not self._may_judge(case, update.verdict):
+                return False
             self._cases[key] = case
+            self._hints.pop(key, None)
             self._keep(key, update)
             return True
+
+    def _may_judge(self, case: Case, verdict: Verdict) -> bool:
+        known = self._verdicts.get((case.tenant, verdict.sha256, verdict.release.sha256, verdict.policy.sha256))
+        return known is None or same_judgement(known, verdict)
 
     def _keep(self, key: tuple[str, str], update: CaseUpdate) -> None:
         case, picture, verdict, found = update.case, update.picture, update.verdict, update.findings
@@ -106,16 +133,41 @@ class MemoryStore:
             )
         if verdict is not None:
             self._verdicts.setdefault((case.tenant, verdict.sha256, verdict.release.sha256, verdict.policy.sha256), verdict)
-        if update.decision is not None:
-            self._decisions.setdefault(key, []).append(update.decision)
+        if update.decisions:
+            self._decisions.setdefault(key, []).extend(update.decisions)
         if update.event is not None:
-            self._outbox[update.event.id] = update.event
+            self._outbox[update.event.id] = Outgoing(update.event, 0, update.event.at)
+        if update.forget_findings:
+            self._findings.pop(key, None)
+        if update.known_fake is not None:
+            self._fakes.pop((case.tenant, case.sha256), None)
+        stored = self._pictures.get((case.tenant, case.sha256))
+        if update.known_fake and stored is not None and stored.phash:
+            self._fakes[case.tenant, case.sha256] = stored.phash
 
-    def due(self, now: datetime, limit: int) -> Sequence[Case]:
-        """See `CaseStore.due`."""
+    def claim_due(self, now: datetime, limit: int, quiet: timedelta) -> Sequence[Case]:
+        """See `CaseStore.claim_due`."""
         with self._lock:
-            waiting = [c for c in self._cases.values() if c.state is State.OPEN and c.due_at <= now]
-        return sorted(waiting, key=lambda c: (c.due_at, c.id))[:limit]
+            hints = {
+                key: self._hints.get(key, (case.due_at, 0)) for key, case in self._cases.items() if case.state is State.OPEN
+            }
+            due = [key for key, (at, _) in hints.items() if at <= now or at > now + CLOCK_WENT_BACK]
+            taken = sorted(due, key=lambda key: (hints[key][0], key[1]))[:limit]
+            for key in taken:
+                count = hints[key][1]
+                self._hints[key] = (now + quiet * (1 << min(count, 5)), count + 1)
+            return sorted((self._cases[key] for key in taken), key=lambda case: (case.due_at, case.id))
+
+    def near(self, tenant: str, phash: str, most: int) -> Sequence[Near]:
+        """See `CaseStore.near`."""
+        with self._lock:
+            found = [Near(sha, distance(phash, other)) for (owner, sha), other in self._fakes.items() if owner == tenant]
+        return sorted((match for match in found if match.distance <= most), key=lambda m: (m.distance, m.sha256))
+
+    def progress(self, tenant: str, batch: str) -> Mapping[State, int]:
+        """See `CaseStore.progress`."""
+        with self._lock:
+            return Counter(c.state for c in self._cases.values() if (c.tenant, c.batch) == (tenant, batch))
 
     def verdicts(self, tenant: str) -> Iterator[Verdict]:
         """See `CaseStore.verdicts`."""
@@ -125,10 +177,32 @@ class MemoryStore:
     def outbox(self, limit: int) -> Sequence[Event]:
         """See `CaseStore.outbox`."""
         with self._lock:
-            return list(self._outbox.values())[:limit]
+            return [out.event for out in self._outbox.values() if out.state is EventState.PENDING][:limit]
 
-    def sent(self, event_ids: Iterable[str]) -> None:
-        """See `CaseStore.sent`."""
+    def claim_events(self, now: datetime, limit: int, lease: timedelta) -> Sequence[Outgoing]:
+        """See `CaseStore.claim_events`."""
         with self._lock:
-            for event_id in event_ids:
-                self._outbox.pop(event_id, None)
+            oldest: dict[tuple[str, str], Outgoing] = {}
+            for out in self._outbox.values():
+                if out.state is EventState.PENDING:
+                    oldest.setdefault((out.event.tenant, out.event.case_id), out)
+            due = [out for out in oldest.values() if out.due_at <= now or out.due_at > now + CLOCK_WENT_BACK]
+            claimed = [replace(out, due_at=now + lease) for out in sorted(due, key=lambda out: out.due_at)[:limit]]
+            self._outbox.update({out.event.id: out for out in claimed})
+            return claimed
+
+    def settle_event(
+        self,
+        event_id: str,
+        state: EventState,
+        *,
+        attempts: int,
+        due_at: datetime,
+        taken_by: Iterable[str] = (),
+        failure: Failure | None = None,
+    ) -> None:
+        """See `CaseStore.settle_event`."""
+        with self._lock:
+            out = self._outbox.get(event_id)
+            if out is not None and out.state is EventState.PENDING:
+                self._outbox[event_id] = Outgoing(out.event, attempts, due_at, tuple(taken_by), failure, state)

@@ -14,10 +14,14 @@ from unmask.core.domain import (
     Claim,
     Decision,
     Event,
+    EventState,
     Failure,
     Findings,
+    Label,
     Media,
+    Outgoing,
     PictureInfo,
+    Priority,
     Stage,
     State,
     Verdict,
@@ -26,10 +30,13 @@ from unmask.core.domain import (
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Columns whose value is the field's own.
-_CASE: Final = ("tenant", "id", "body_sha256", "source_kind", "source_ref", "callback", "release", "policy", "revision")
-_PICTURE: Final = ("tenant", "sha256", "blob_key", "bytes", "format", "width", "height")
-_DECISION: Final = ("case_id", "tenant", "actor", "reason", "truth", "note")
-_EVENT: Final = ("id", "tenant", "case_id", "kind", "body")
+_CASE: Final = (
+    *("tenant", "id", "body_sha256", "source_kind", "source_ref", "callback", "release", "policy", "revision", "attempts"),
+    *("sha256", "labels", "timings_ms", "batch", "truth", "reviewed"),
+)
+_PICTURE: Final = ("tenant", "sha256", "blob_key", "bytes", "format", "width", "height", "phash")
+_DECISION: Final = ("case_id", "tenant", "actor", "reason", "truth", "note", "generator")
+_EVENT: Final = ("id", "tenant", "case_id", "kind", "body", "target", "sequence")
 
 
 def to_microseconds(time: datetime) -> int:
@@ -49,15 +56,29 @@ def case_row(case: Case) -> dict[str, Any]:
         "idempotency_key": case.idempotency_key or None,
         "media": {"kind": case.media.kind, "parent": case.media.parent},
         "labels": dict(case.labels),
+        "timings_ms": dict(case.timings_ms),
         "created_at": to_microseconds(case.created_at),
         "due_at": to_microseconds(case.due_at),
         "stage": case.stage.value,
         "state": case.state.value,
-        "attempts": case.attempts,
-        "failure": None if case.failure is None else {"code": case.failure.code, "detail": case.failure.detail},
-        "sha256": case.sha256,
-        "timings_ms": dict(case.timings_ms),
+        "failure": failure_json(case.failure),
+        "priority": case.priority.value,
+        "label": None if case.label is None else case.label.value,
+        "action": None if case.action is None else case.action.value,
+        # A case that moved is left alone until it is due again.
+        "hint_at": to_microseconds(case.due_at),
+        "hints": 0,
     }
+
+
+def failure_json(failure: Failure | None) -> dict[str, str] | None:
+    """A failure as a JSON column's value."""
+    return None if failure is None else {"code": failure.code, "detail": failure.detail}
+
+
+def failure_of(body: dict[str, str] | None) -> Failure | None:
+    """The inverse of `failure_json`."""
+    return None if body is None else Failure(**body)
 
 
 def case_of(row: RowMapping) -> Case:
@@ -66,15 +87,14 @@ def case_of(row: RowMapping) -> Case:
         **{name: row[name] for name in _CASE},
         idempotency_key=row["idempotency_key"] or "",
         media=Media(**row["media"]),
-        labels=row["labels"],
         created_at=from_microseconds(row["created_at"]),
         due_at=from_microseconds(row["due_at"]),
         stage=Stage(row["stage"]),
         state=State(row["state"]),
-        attempts=row["attempts"],
-        failure=None if row["failure"] is None else Failure(**row["failure"]),
-        sha256=row["sha256"],
-        timings_ms=row["timings_ms"],
+        failure=failure_of(row["failure"]),
+        priority=Priority(row["priority"]),
+        label=None if row["label"] is None else Label(row["label"]),
+        action=None if row["action"] is None else Action(row["action"]),
     )
 
 
@@ -114,10 +134,17 @@ def decision_of(row: RowMapping) -> Decision:
 
 
 def event_row(event: Event) -> dict[str, Any]:
-    """An event as column values, not sent yet."""
-    return {name: getattr(event, name) for name in _EVENT} | {"at": to_microseconds(event.at), "sent": 0}
+    """An event as column values, due at once."""
+    at = to_microseconds(event.at)
+    return {name: getattr(event, name) for name in _EVENT} | {"at": at, "due_at": at, "taken_by": []}
 
 
 def event_of(row: RowMapping) -> Event:
     """An event out of its columns."""
     return Event(**{name: row[name] for name in _EVENT}, at=from_microseconds(row["at"]))
+
+
+def outgoing_of(row: RowMapping) -> Outgoing:
+    """An event with its deliveries out of its columns."""
+    due_at, failure = from_microseconds(row["due_at"]), failure_of(row["failure"])
+    return Outgoing(event_of(row), row["attempts"], due_at, tuple(row["taken_by"]), failure, EventState(row["state"]))

@@ -53,13 +53,21 @@ class State(StrEnum):
 
 
 class Step(StrEnum):
-    """The work that brings a case to its next stage; also the name of its queue."""
+    """Work on a case, also the name of its queue: what brings the case to its next stage, and `SHADOW`, which moves none."""
 
     INGEST = "ingest"
     ALIGN = "align"
     CLASSIFY = "classify"
     LOCALIZE = "localize"
     DECIDE = "decide"
+    SHADOW = "shadow"
+
+
+class Priority(StrEnum):
+    """Which lane a case takes: somebody waits for it, or it is one of very many."""
+
+    LIVE = "live"
+    BATCH = "batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,9 @@ class Submission:
     media: Media = Media()
     labels: Mapping[str, str] = field(default_factory=dict)
     callback: str = ""
+    priority: Priority = Priority.LIVE
+    # Name of the batch that it counts to; empty for none.
+    batch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,13 @@ class Case:
     failure: Failure | None = None
     sha256: str = ""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    priority: Priority = Priority.LIVE
+    batch: str = ""
+    # Of the verdict and of the last decision; `truth` is what a reviewer said the picture is.
+    label: Label | None = None
+    action: Action | None = None
+    truth: str = ""
+    reviewed: bool = False
 
     @property
     def ended(self) -> bool:
@@ -171,6 +189,8 @@ class PictureInfo:
     width: int
     height: int
     claims: tuple[Claim, ...] = ()
+    # Perceptual hash, 64 hex digits; empty where there is none (nearly flat pictures).
+    phash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +332,16 @@ class Decision:
     truth: str
     note: str
     at: datetime
+    # Which generator made the picture, where a reviewer named one.
+    generator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An outgoing message, written in the transaction of what it tells; `id` never changes over retries."""
+    """An outgoing message, written in the transaction of what it tells; `id` never changes over retries.
+
+    `target` is the case's callback (empty for none), `sequence` the case's revision: receivers order by it.
+    """
 
     id: str
     tenant: str
@@ -324,6 +349,37 @@ class Event:
     kind: str
     body: str
     at: datetime
+    target: str = ""
+    sequence: int = 0
+
+
+class EventState(StrEnum):
+    """Where an outgoing event is."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    DEAD = "dead"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event with what its deliveries have come to: failed attempts, and the sinks that have taken it already."""
+
+    event: Event
+    attempts: int
+    due_at: datetime
+    taken_by: tuple[str, ...] = ()
+    failure: Failure | None = None
+    state: EventState = EventState.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A picture known to be no photograph that another one nearly equals; `distance` in bits of the perceptual hash."""
+
+    sha256: str
+    distance: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +394,12 @@ class CaseUpdate:
     picture: PictureInfo | None = None
     findings: Findings | None = None
     verdict: Verdict | None = None
-    decision: Decision | None = None
+    decisions: tuple[Decision, ...] = ()
     event: Event | None = None
+    # Faces, landmarks and model outputs of the case go (biometric data); its verdict stays.
+    forget_findings: bool = False
+    # Whether the case's picture is henceforth one that near-duplicates are looked for among; None leaves it as it is.
+    known_fake: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,3 +409,4 @@ class Message:
     tenant: str
     case_id: str
     step: Step
+    priority: Priority = Priority.LIVE

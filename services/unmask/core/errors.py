@@ -9,6 +9,8 @@ class UnmaskError(Exception):
     """Base of all; `code` is the stable name that reaches callers (JSON, ErrorInfo.reason, failure rows)."""
 
     code: ClassVar[str] = "internal"
+    # Seconds after which the same request may work, where whoever raised it knows.
+    retry_after: float | None = None
 
     @property
     def detail(self) -> str:
@@ -52,6 +54,12 @@ class NotReady(CallerError):
     code = "not_ready"
 
 
+class Overtaken(CallerError):
+    """Somebody else changed the case since the caller looked."""
+
+    code = "overtaken"
+
+
 class IdempotencyConflict(CallerError):
     """The idempotency key was used before with another body."""
 
@@ -62,6 +70,24 @@ class BadPolicy(CallerError):
     """A policy text that cannot be used; the message names the line."""
 
     code = "bad_policy"
+
+
+class Unauthenticated(CallerError):
+    """No token, or one that is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(CallerError):
+    """The token is good, but not for this."""
+
+    code = "forbidden"
+
+
+class UnknownTenant(CallerError):
+    """No tenant of that name."""
+
+    code = "unknown_tenant"
 
 
 class QuotaExceeded(CallerError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from unmask.core.domain import Case, Findings, Stage, State, Step
@@ -17,6 +17,8 @@ ORDER: Final[tuple[tuple[Step, Stage], ...]] = (
 )
 _STAGES: Final = (Stage.ACCEPTED, *(stage for _, stage in ORDER))
 _AFTER: Final = dict(ORDER)
+# No wait is as long: a case that is due later than this was written before the clock went back.
+CLOCK_WENT_BACK: Final = timedelta(hours=1)
 
 
 def next_step(stage: Stage) -> Step | None:
@@ -42,17 +44,34 @@ def waits_for(case: Case) -> Step | None:
     return None if case.state is not State.OPEN else next_step(case.stage)
 
 
+def too_early(case: Case, now: datetime) -> bool:
+    """Whether a case that failed before still waits for its next attempt."""
+    return case.attempts > 0 and timedelta(0) < case.due_at - now <= CLOCK_WENT_BACK
+
+
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """At most `limit` attempts a step, `first` after the first failure and twice as long after each further one.
+    """When a failed step is tried again: `first` after the first failure, twice as long after each further one, to `longest`.
 
-    A case that nobody has moved for `stuck` is published again: its message was lost, or its process died.
+    A step that breaks by itself (a defect, a worker that dies of it) has `limit` attempts in a row.  What waits for somebody
+    else, a server that is away or an operator's repair, has as many, and all that `outage` gives time for since the case came:
+    an outage ends no case.  One that nobody has moved for `stuck` is published again: its message or its process was lost.
     """
 
     limit: int = 6
     first: timedelta = timedelta(seconds=2)
-    longest: timedelta = timedelta(minutes=10)
+    longest: timedelta = timedelta(minutes=2)
+    outage: timedelta = timedelta(hours=24)
     stuck: timedelta = timedelta(minutes=1)
+
+    def is_spent(self, attempts: int, age: timedelta, *, outage: bool) -> bool:
+        """Whether a case of that age is given up after so many failed attempts; `outage` says what the last one was.
+
+        Past seven times `outage` it is, whatever failed: nothing goes round for ever.
+        """
+        if self.outage and age >= 7 * self.outage:
+            return True
+        return attempts >= self.limit and (not outage or age >= self.outage)
 
     def delay(self, attempts: int) -> timedelta:
         """How long to wait after `attempts` (>= 1) failed attempts."""

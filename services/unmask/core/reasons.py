@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from unmask.core.cards import Thresholds
-from unmask.core.domain import Action, Claim, FaceVerdict, Label, Reason
+from unmask.core.domain import Action, Claim, Decision, FaceVerdict, Label, Reason
 
 _MOST_REGIONS: Final = 3
 _FAMILY_SHARE: Final = 0.5
@@ -19,8 +19,15 @@ _CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "editor": "the file says it was last saved by an editor",
         "capture": "the file says it was taken with a camera",
         "c2pa_present": "the file carries Content Credentials (C2PA)",
+        "c2pa_verified": "its Content Credentials (C2PA) are unchanged, and their signer is trusted",
+        "c2pa_untrusted": "its Content Credentials (C2PA) are unchanged, but nobody vouches for their signer",
+        "c2pa_invalid": "its Content Credentials (C2PA) do not hold",
     }
 )
+# Of these it is known how far they can be believed, and their texts say so.
+_CHECKED: Final = frozenset({"c2pa_verified", "c2pa_untrusted", "c2pa_invalid"})
+# How the field of a claim begins that a trusted signer signed.
+VERIFIED_FIELD: Final = "verified C2PA"
 
 
 def face_reason(face: FaceVerdict, index: int, limits: Thresholds, *, side: float | None, counts: bool) -> Reason:
@@ -46,10 +53,12 @@ def no_face_reason() -> Reason:
 
 
 def claim_reason(claim: Claim) -> Reason:
-    """A claim of the file's own metadata; anybody can write those, so it is said and never scored down."""
+    """A claim of the file's own metadata; anybody can write most of those, so it is said and never scored down."""
     said = _CLAIMS.get(claim.kind, "the file makes a claim about its origin")
     told = f"{said}: {claim.value} ({claim.field})" if claim.value else f"{said} ({claim.field})"
-    return Reason(f"provenance_{claim.kind}", f"{told}; not verified")
+    if claim.kind not in _CHECKED:
+        told += "; signed by a trusted signer" if claim.field.startswith(VERIFIED_FIELD) else "; not verified"
+    return Reason(f"provenance_{claim.kind}", told)
 
 
 def rule_reason(policy: str, rule: int | None, action: Action) -> Reason:
@@ -57,6 +66,14 @@ def rule_reason(policy: str, rule: int | None, action: Action) -> Reason:
     if rule is None:
         return Reason("policy_otherwise", f"no rule of policy '{policy}' matches, and otherwise it says {action}")
     return Reason("policy_rule", f"rule {rule} of policy '{policy}' says {action}")
+
+
+def decision_reason(decision: Decision) -> Reason:
+    """Why somebody else than the policy decided: a near-duplicate of a known fake, a reviewer, an appeal."""
+    if decision.actor == "near_duplicate":
+        return Reason("near_duplicate", f"raised to {decision.action}: {decision.note}")
+    who = decision.actor.partition(":")[0]
+    return Reason(f"decided_by_{who}", f"{who} decided {decision.action} ({decision.reason})")
 
 
 def likeliest(face: FaceVerdict) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,32 +10,31 @@ from types import MappingProxyType
 from typing import Final
 
 from unmask.core import pipeline
-from unmask.core.contract import to_json
-from unmask.core.domain import (
-    Case,
-    CaseUpdate,
-    Decision,
-    Event,
-    Failure,
-    Findings,
-    Message,
-    PictureInfo,
-    Stage,
-    State,
-    Step,
-    Verdict,
+from unmask.core.domain import Case, CaseUpdate, FaceRow, Failure, Findings, Message, Stage, State, Step
+from unmask.core.errors import (
+    BadConfig,
+    BadImage,
+    CallerError,
+    OperatorError,
+    StoreCorrupt,
+    Unavailable,
+    UnmaskError,
+    from_code,
 )
-from unmask.core.errors import BadConfig, BadImage, CallerError, StoreCorrupt, UnknownBlob, UnmaskError
-from unmask.core.ids import new_case_id
-from unmask.core.images import Pixels
-from unmask.core.submit import picture_key, publish
+from unmask.core.kept import picture_of, pixels_of
+from unmask.core.outcomes import decided, ended
+from unmask.core.shadow import hint, shadow
+from unmask.core.submit import publish
 from unmask.core.world import World
 
 _log = logging.getLogger(__name__)
 
 
-def advance(world: World, tenant: str, case_id: str, step: Step) -> Case:
+def advance(world: World, tenant: str, case_id: str, step: Step, *, redelivered: bool = False) -> Case:
     """Brings the case one step further, or to its end; returns the row as it is now.
+
+    `redelivered` says that somebody took this message before and did not finish.  That counts as an attempt before the step
+    begins, so that a picture which kills its worker ends as a dead row and not as a message that goes round for ever.
 
     A stale or repeated call (the case waits for another step or for its next attempt, has ended, or somebody else was
     faster) changes nothing.
@@ -44,30 +42,63 @@ def advance(world: World, tenant: str, case_id: str, step: Step) -> Case:
     caller's as `failed`, all else as another attempt, or as `dead` when the attempts are used up.
     """
     case = world.store.case(tenant, case_id)
-    too_early = case.attempts > 0 and world.clock.now() < case.due_at
-    if pipeline.waits_for(case) is not step or too_early:
+    if pipeline.waits_for(case) is not step or pipeline.too_early(case, world.clock.now()):
         return case
+    if redelivered:
+        begun = _begun_again(world, case, step)
+        if not world.store.commit(case, begun):
+            return world.store.case(tenant, case_id)
+        case = begun.case
+        if case.ended:
+            return case
+    started = time.perf_counter()
+    update = _committed(world, case, _worked(world, case, step), step)
+    if update is None:
+        now = world.store.case(tenant, case_id)
+        # The row is as it was: another case gave these bytes their verdict meanwhile, which is the one to take.
+        return advance(world, tenant, case_id, step) if now == case else now
+    if world.observer is not None:
+        world.observer.stepped(update.case, step, time.perf_counter() - started)
+    if update.case.failure is None:
+        publish(world, update.case)
+        hint(world, update.case)
+    return update.case
+
+
+def _worked(world: World, case: Case, step: Step) -> CaseUpdate:
+    """What the step made of the case; no error leaves here."""
     started = time.perf_counter()
     try:
         update = _STEPS[step](world, case)
     except CallerError as error:
-        update = _ended(world, case, State.FAILED, Failure.of(error))
+        update = ended(world, case, State.FAILED, Failure.of(error))
     except UnmaskError as error:
         update = _again(world, case, Failure.of(error))
     except Exception as error:  # a defect of ours must not lose the case
         _log.exception("case %s: step %s broke", case.id, step)
         update = _again(world, case, Failure("internal", f"{type(error).__name__} in step {step}; see the log"))
-    update = _timed(update, step, (time.perf_counter() - started) * 1000.0)
-    if not world.store.commit(case, update):
-        return world.store.case(tenant, case_id)
-    if update.case.failure is None:
-        publish(world, update.case)
-    return update.case
+    return _timed(update, step, (time.perf_counter() - started) * 1000.0)
 
 
-def run(world: World, message: Message) -> None:
-    """What a queue calls with a message."""
-    advance(world, message.tenant, message.case_id, message.step)
+def _committed(world: World, case: Case, update: CaseUpdate, step: Step) -> CaseUpdate | None:
+    """What was written, None when somebody was faster; an update that the store cannot hold is one more failed attempt."""
+    try:
+        return update if world.store.commit(case, update) else None
+    except Unavailable:
+        raise
+    except Exception as error:
+        _log.exception("case %s: what step %s found was not stored", case.id, step)
+        known = error if isinstance(error, UnmaskError) else StoreCorrupt(f"{type(error).__name__}; see the log")
+        again = _again(world, case, Failure.of(known))
+        return again if world.store.commit(case, again) else None
+
+
+def run(world: World, message: Message, *, redelivered: bool = False) -> None:
+    """What a queue calls with a message; a shadow's work that somebody did not finish is dropped, it moves no case."""
+    if message.step is not Step.SHADOW:
+        advance(world, message.tenant, message.case_id, message.step, redelivered=redelivered)
+    elif not redelivered:
+        shadow(world, message.tenant, message.case_id)
 
 
 def _ingest(world: World, case: Case) -> CaseUpdate:
@@ -78,7 +109,8 @@ def _ingest(world: World, case: Case) -> CaseUpdate:
         world.blobs.put(picture.blob_key, data)
     known = world.store.verdict(case.tenant, picture.sha256, case.release, case.policy)
     if known is not None:
-        return replace(_decided(world, replace(case, sha256=picture.sha256), known), picture=picture)
+        update = decided(world, _moved(world, case, Stage.DECIDED, sha256=picture.sha256), known, picture.phash)
+        return replace(update, picture=picture)
     return CaseUpdate(_moved(world, case, Stage.INGESTED, sha256=picture.sha256), picture=picture)
 
 
@@ -93,28 +125,40 @@ def _source_bytes(world: World, case: Case) -> bytes:
 
 
 def _align(world: World, case: Case) -> CaseUpdate:
-    faces = world.handlers.align(_pixels(world, case), world.catalogue.release(case.release))
+    faces = world.handlers.align(pixels_of(world, case), world.catalogue.release(case.release))
     findings = Findings(faces=faces)
     return CaseUpdate(_moved(world, case, pipeline.stage_after(Step.ALIGN, findings)), findings=findings)
 
 
 def _classify(world: World, case: Case) -> CaseUpdate:
-    faces = world.store.findings(case.tenant, case.id).faces or ()
-    classified = world.handlers.classify(_pixels(world, case), faces, world.catalogue.release(case.release))
+    faces = _faces(case, world.store.findings(case.tenant, case.id))
+    classified = world.handlers.classify(pixels_of(world, case), faces, world.catalogue.release(case.release))
     return CaseUpdate(_moved(world, case, Stage.CLASSIFIED), findings=Findings(classified=classified))
 
 
 def _localize(world: World, case: Case) -> CaseUpdate:
     found = world.store.findings(case.tenant, case.id)
     release = world.catalogue.release(case.release)
-    localized = world.handlers.localize(_pixels(world, case), found.faces or (), found.classified or (), release)
+    localized = world.handlers.localize(pixels_of(world, case), _faces(case, found), found.classified or (), release)
     return CaseUpdate(_moved(world, case, Stage.LOCALIZED), findings=Findings(localized=localized))
+
+
+def _faces(case: Case, found: Findings) -> tuple[FaceRow, ...]:
+    """The faces that were found; a case that is aligned and knows of none must not pass for a picture without faces."""
+    if found.faces is None:
+        raise StoreCorrupt(f"case {case.id} is {case.stage}, but its faces are not stored")
+    return found.faces
 
 
 def _decide(world: World, case: Case) -> CaseUpdate:
     findings = world.store.findings(case.tenant, case.id)
     release, policy = world.catalogue.release(case.release), world.catalogue.policy(case.policy)
-    return _decided(world, case, world.handlers.judge(case, _picture(world, case), findings, release, policy))
+    picture = picture_of(world, case)
+    # A verdict is immutable: the first one of these bytes is what every later case of them is told.
+    verdict = world.store.verdict(case.tenant, case.sha256, case.release, case.policy)
+    if verdict is None:
+        verdict = world.handlers.judge(case, picture, findings, release, policy)
+    return decided(world, _moved(world, case, Stage.DECIDED), verdict, picture.phash)
 
 
 _STEPS: Final[Mapping[Step, Callable[[World, Case], CaseUpdate]]] = MappingProxyType(
@@ -126,24 +170,6 @@ _STEPS: Final[Mapping[Step, Callable[[World, Case], CaseUpdate]]] = MappingProxy
         Step.DECIDE: _decide,
     }
 )
-
-
-def _picture(world: World, case: Case) -> PictureInfo:
-    picture = world.store.picture(case.tenant, case.sha256)
-    if picture is None:
-        raise StoreCorrupt(f"case {case.id} is {case.stage}, but its picture has no row")
-    return picture
-
-
-def _pixels(world: World, case: Case) -> Pixels:
-    def load() -> bytes:
-        try:
-            return world.blobs.get(picture_key(case.tenant, case.sha256))
-        except UnknownBlob as error:
-            # Not the caller's doing any more: the case was ingested, so somebody removed the object.
-            raise StoreCorrupt(f"case {case.id}: its picture is gone from the blob store") from error
-
-    return world.handlers.decode(case.sha256, load)
 
 
 def _moved(world: World, case: Case, stage: Stage, sha256: str = "") -> Case:
@@ -159,31 +185,29 @@ def _moved(world: World, case: Case, stage: Stage, sha256: str = "") -> Case:
     )
 
 
-def _decided(world: World, case: Case, verdict: Verdict) -> CaseUpdate:
-    """Verdict, decision and outgoing event, for one transaction."""
-    now = world.clock.now()
-    moved = replace(_moved(world, case, Stage.DECIDED), state=State.DECIDED)
-    own = replace(verdict, id=case.id, timings_ms=dict(case.timings_ms))
-    decision = Decision(case.id, case.tenant, "policy", verdict.action, "policy", "", "", now)
-    event = Event(new_case_id(now), case.tenant, case.id, "verdict.decided", json.dumps(to_json(own)), now)
-    return CaseUpdate(moved, verdict=own, decision=decision, event=event)
-
-
-def _ended(world: World, case: Case, state: State, failure: Failure) -> CaseUpdate:
-    """A named end without a verdict, and its event."""
-    now = world.clock.now()
-    body = json.dumps({"id": case.id, "error": failure.code, "detail": failure.detail})
-    moved = replace(case, state=state, failure=failure, revision=case.revision + 1, attempts=case.attempts + 1)
-    return CaseUpdate(moved, event=Event(new_case_id(now), case.tenant, case.id, f"case.{state}", body, now))
-
-
 def _again(world: World, case: Case, failure: Failure) -> CaseUpdate:
-    """Another attempt later, or the end as a dead row."""
-    attempts = case.attempts + 1
-    if attempts >= world.retry.limit:
-        return _ended(world, case, State.DEAD, failure)
-    due_at = world.clock.now() + world.retry.delay(attempts)
+    """Another attempt later, or the end as a dead row.
+
+    Attempts that met an outage do not count against a step that then breaks by itself.
+    """
+    now, outage = world.clock.now(), _is_outage(failure)
+    met_outage = case.failure is not None and _is_outage(case.failure)
+    attempts = 1 if met_outage and not outage else case.attempts + 1
+    if world.retry.is_spent(attempts, now - case.created_at, outage=outage):
+        return ended(world, case, State.DEAD, failure)
+    due_at = now + world.retry.delay(attempts)
     return CaseUpdate(replace(case, revision=case.revision + 1, attempts=attempts, failure=failure, due_at=due_at))
+
+
+def _is_outage(failure: Failure) -> bool:
+    """Whether time or an operator repairs it."""
+    return isinstance(from_code(failure.code, ""), Unavailable | OperatorError)
+
+
+def _begun_again(world: World, case: Case, step: Step) -> CaseUpdate:
+    """An attempt that is counted before it begins, due at once."""
+    counted = _again(world, case, Failure("worker_lost", f"a worker that had taken step {step} did not finish it"))
+    return counted if counted.case.ended else replace(counted, case=replace(counted.case, due_at=world.clock.now()))
 
 
 def _timed(update: CaseUpdate, step: Step, milliseconds: float) -> CaseUpdate:

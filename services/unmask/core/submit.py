@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from typing import Final
 
+from unmask.core.blob_keys import key_parts
 from unmask.core.domain import BlobSource, BytesSource, Case, Message, Submission, UrlSource
 from unmask.core.errors import BadImage, BadRequest, Unavailable
 from unmask.core.ids import new_case_id
@@ -15,6 +17,7 @@ from unmask.core.world import World
 
 _log = logging.getLogger(__name__)
 _LONGEST_KEY: Final = 255
+_LONGEST_TEXT: Final = 2048
 _MOST_LABELS: Final = 64
 
 
@@ -42,6 +45,8 @@ def accept(world: World, submission: Submission) -> Case:
         created_at=now,
         # Until its message is worked the sweeper may take the case up again.
         due_at=now + world.retry.stuck,
+        priority=submission.priority,
+        batch=submission.batch,
     )
     if isinstance(submission.source, BytesSource):
         world.blobs.put(reference, submission.source.data)
@@ -57,7 +62,7 @@ def publish(world: World, case: Case) -> None:
     if step is None:
         return
     try:
-        world.queue.publish(Message(case.tenant, case.id, step))
+        world.queue.publish(Message(case.tenant, case.id, step, case.priority))
     except Unavailable as error:
         _log.warning("case %s: step %s not published (%s); the sweeper will", case.id, step, error.detail)
 
@@ -71,12 +76,38 @@ def _check(submission: Submission) -> None:
     tenant = submission.tenant
     if not tenant or not all(part.isalnum() for part in tenant.replace("_", "-").split("-")):
         raise BadRequest(f"tenant {tenant!r}: letters, digits, '-' and '_' only")
-    if len(submission.idempotency_key) > _LONGEST_KEY:
-        raise BadRequest(f"idempotency key: at most {_LONGEST_KEY} characters, got {len(submission.idempotency_key)}")
     if submission.media.kind != "image":
         raise BadRequest(f"media kind {submission.media.kind!r}: only 'image' is judged")
     if len(submission.labels) > _MOST_LABELS:
         raise BadRequest(f"labels: at most {_MOST_LABELS}, got {len(submission.labels)}")
+    for name, given in _texts(submission):
+        most = _LONGEST_KEY if name in {"idempotency key", "batch"} else _LONGEST_TEXT
+        if len(given) > most:
+            raise BadRequest(f"{name}: at most {most} characters, got {len(given)}")
+        if "\0" in given or (not given.isascii() and not _is_unicode(given)):
+            raise BadRequest(f"{name}: a text without NUL characters and lone surrogates is needed")
+
+
+def _texts(submission: Submission) -> Iterator[tuple[str, str]]:
+    """Every text that is stored, by the name that an error says."""
+    source = submission.source
+    yield "idempotency key", submission.idempotency_key
+    yield "batch", submission.batch
+    yield "media parent", submission.media.parent
+    yield "callback", submission.callback
+    if not isinstance(source, BytesSource):
+        yield "source", source.key if isinstance(source, BlobSource) else source.url
+    for name, value in submission.labels.items():
+        yield "label", name
+        yield f"label {name[:40]!r}", value
+
+
+def _is_unicode(given: str) -> bool:
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _source(world: World, submission: Submission) -> tuple[str, str, str]:
@@ -90,6 +121,7 @@ def _source(world: World, submission: Submission) -> tuple[str, str, str]:
     if isinstance(source, BlobSource):
         if not source.key.startswith(f"{submission.tenant}/"):
             raise BadRequest(f"blob {source.key!r}: not this tenant's (its keys begin with {submission.tenant + '/'!r})")
+        key_parts(source.key)
         return "blob", source.key, source.key
     return _url(world, source)
 

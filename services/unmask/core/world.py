@@ -12,7 +12,7 @@ from unmask.core.images import Pixels
 from unmask.core.pictures import ImageLimits
 from unmask.core.pipeline import RetryRule
 from unmask.core.policy import Policy
-from unmask.core.ports import BlobStore, CaseStore, Clock, Fetcher, StageQueue
+from unmask.core.ports import BlobStore, CaseStore, Clock, Fetcher, Observer, ShadowStore, StageQueue
 
 
 class Handlers(Protocol):
@@ -54,6 +54,12 @@ class Catalogue(Protocol):
     def policy(self, sha256: str) -> Policy:
         """The policy of a pinned case; raises `BadConfig` when it is gone."""
 
+    def shadow(self) -> tuple[Release, float] | None:
+        """The release on trial beside the active one, and its share of the cases (0 to 1); None where there is none."""
+
+    def keeps_landmarks(self, tenant: str) -> bool:
+        """Whether the tenant keeps faces' landmarks beyond the decision."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -68,3 +74,6 @@ class World:
     limits: ImageLimits
     retry: RetryRule
     fetcher: Fetcher | None = None
+    observer: Observer | None = None
+    # Where a shadow release's scores go; None where none is ever tried.
+    shadows: ShadowStore | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.samples import a_case, decided, moved
+from unmask.adapters.database import Database
 from unmask.adapters.store_sql import SqlStore
 from unmask.core.domain import CaseUpdate, Stage
 from unmask.core.errors import BadConfig, StoreCorrupt, Unavailable
@@ -38,9 +39,9 @@ def url(folder: Path) -> str:
 def test_another_schema_version_is_refused_by_number(tmp_path: Path) -> None:
     SqlStore(url(tmp_path)).close()
     with sqlite3.connect(tmp_path / "cases.sqlite3") as raw:
-        raw.execute("UPDATE unmask_schema SET version = 99")
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
     raw.close()
-    with pytest.raises(BadConfig, match="version 99, this program needs 1"):
+    with pytest.raises(BadConfig, match="version 9999, this program needs 0002: it was written by a newer Unmask"):
         SqlStore(url(tmp_path))
 
 
@@ -66,9 +67,9 @@ def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_locked_file_is_unavailable_and_nothing_is_written(tmp_path: Path) -> None:
-    store = SqlStore(url(tmp_path), connect_args={"timeout": 0.05})
+    store = SqlStore(Database(url(tmp_path), connect_args={"timeout": 0.05}))
     case = store.accept(a_case())
-    with store._engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
     other = sqlite3.connect(tmp_path / "cases.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -84,7 +85,7 @@ def test_a_decided_case_without_its_verdict_is_corrupt() -> None:
     store = SqlStore.in_memory()
     case = store.accept(a_case())
     update = decided(case)
-    assert store.commit(case, CaseUpdate(update.case, decision=update.decision))
+    assert store.commit(case, CaseUpdate(update.case, decisions=update.decisions))
     with pytest.raises(StoreCorrupt, match="verdict is gone"):
         store.verdict_of("default", case.id)
     store.close()

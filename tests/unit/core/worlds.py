@@ -111,5 +111,5 @@ def make_world(handlers: ChosenHandlers, queue: ListQueue, clock: StillClock, re
     """Memory stores, the default policy and the sample release."""
     blobs = MemoryBlobs()
     catalogue = BlobCatalogue(blobs, json.dumps(RELEASE).encode(), parse_policy(DEFAULT_POLICY, "default"))
-    rule = retry or RetryRule(limit=3, first=timedelta(seconds=2))
+    rule = retry or RetryRule(limit=3, first=timedelta(seconds=2), outage=timedelta(0))
     return World(MemoryStore(), blobs, queue, clock, handlers, catalogue, ImageLimits(), rule)

@@ -1,0 +1,1 @@
+"""Alembic's scripts: `unmask db upgrade` runs them, one transaction a migration."""
