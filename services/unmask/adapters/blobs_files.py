@@ -7,11 +7,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from unmask.adapters.blob_keys import key_parts
+from unmask.core.blob_keys import key_parts
 from unmask.core.errors import BadRequest, Unavailable, UnknownBlob
 
 _LONGEST_NAME: Final = 255
@@ -73,10 +74,22 @@ class FileBlobs:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """See `BlobStore.keys`."""
+        return iter(sorted(key for key, _ in self._files(prefix)))
+
+    def aged(self, prefix: str, before: datetime) -> Iterator[str]:
+        """See `BlobStore.aged`."""
+        for key, path in self._files(prefix):
+            with contextlib.suppress(*_NOT_THERE):  # deleted meanwhile
+                if path.stat().st_mtime < before.timestamp():
+                    yield key
+
+    def _files(self, prefix: str) -> Iterator[tuple[str, Path]]:
         above = self._root.joinpath(*(_escaped(part) for part in prefix.split("/")[:-1] if part))
-        files = (path for path in above.rglob("*") if not path.name.startswith(_WRITING) and path.is_file())
-        keys = ("/".join(unquote(part) for part in path.relative_to(self._root).parts) for path in files)
-        return iter(sorted(key for key in keys if key.startswith(prefix)))
+        for path in above.rglob("*"):
+            if not path.name.startswith(_WRITING) and path.is_file():
+                key = "/".join(unquote(part) for part in path.relative_to(self._root).parts)
+                if key.startswith(prefix):
+                    yield key, path
 
     def _path(self, key: str) -> Path:
         names = [_escaped(part) for part in key_parts(key)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
-from unmask.adapters.blob_keys import key_parts
+from unmask.core.blob_keys import key_parts
 from unmask.core.errors import UnknownBlob
 
 
@@ -14,20 +15,20 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._objects: dict[str, bytes] = {}
+        self._objects: dict[str, tuple[bytes, datetime]] = {}
 
     def put(self, key: str, data: bytes) -> None:
         """See `BlobStore.put`."""
         key_parts(key)
         with self._lock:
-            self._objects[key] = bytes(data)
+            self._objects[key] = (bytes(data), datetime.now(UTC))
 
     def get(self, key: str) -> bytes:
         """See `BlobStore.get`."""
         key_parts(key)
         with self._lock:
             try:
-                return self._objects[key]
+                return self._objects[key][0]
             except KeyError:
                 raise UnknownBlob(f"no blob {key!r}") from None
 
@@ -45,3 +46,8 @@ class MemoryBlobs:
         """See `BlobStore.keys`."""
         with self._lock:
             return iter(sorted(key for key in self._objects if key.startswith(prefix)))
+
+    def aged(self, prefix: str, before: datetime) -> Iterator[str]:
+        """See `BlobStore.aged`."""
+        with self._lock:
+            return iter([key for key, (_, written) in self._objects.items() if key.startswith(prefix) and written < before])

@@ -14,7 +14,7 @@ def key_parts(key: str) -> list[str]:
     """The parts of a key between its slashes; raises `BadRequest` for one that not every store could hold.
 
     At most 1024 bytes of UTF-8, 200 a part (S3's limit; a file system's, with room for escapes); no part empty, `.` or `..`;
-    no control characters.
+    no control characters; no backslashes (SeaweedFS makes slashes of them).
     """
     parts = key.split("/")
     try:
@@ -25,6 +25,6 @@ def key_parts(key: str) -> list[str]:
         raise BadRequest(f"blob key {key[:80]!r}…: at most {_LONGEST_KEY} bytes, {_LONGEST_PART} between slashes")
     if any(part in {"", ".", ".."} for part in parts):
         raise BadRequest(f"blob key {key[:80]!r}: parts separated by '/', none of them empty, '.' or '..'")
-    if any(character < " " or character == "\x7f" for character in key):
-        raise BadRequest(f"blob key {key[:80]!r}: no control characters")
+    if any(character < " " or character in "\x7f\\" for character in key):
+        raise BadRequest(f"blob key {key[:80]!r}: no control characters or backslashes")
     return parts
