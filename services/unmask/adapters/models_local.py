@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import numpy as np
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from unmask.adapters.gather import Gatherer
+from unmask.adapters.model_contract import Repository, check_declared, check_inputs, joined, label, parts
 from unmask.core.cards import Card, ModelRef, TensorSpec
+from unmask.core.deadlines import remaining
 from unmask.core.errors import BadModel, Unavailable
 from unmask.core.ports import Tensors
 
@@ -25,22 +26,12 @@ _ONNX_TYPES: Final = {
 }
 
 
-class Repository(Protocol):
-    """Where cards and files come from (`ModelRepository`)."""
-
-    def card(self, ref: ModelRef) -> Card:
-        """The card of a version."""
-
-    def file(self, ref: ModelRef, name: str = "model.onnx") -> bytes:
-        """A file of a version, checked."""
-
-
 class _Loaded:
     """A session with its card, held against each other."""
 
     def __init__(self, card: Card, data: bytes, threads: int) -> None:
         self.card = card
-        self.name = f"model {card.name}/{card.version}"
+        self.name = label(card)
         self._session = open_session(data, threads, self.name)
         check_contract(card, self._session)
         self._outputs = [spec.name for spec in card.outputs]
@@ -49,14 +40,8 @@ class _Loaded:
     def infer(self, inputs: Tensors) -> Tensors:
         """One request of any number of rows."""
         check_inputs(self.card, inputs)
-        tensor, limit = inputs[self.card.input.name], self.card.max_batch_size
-        parts = [
-            self._gatherer.submit({self.card.input.name: tensor[start : start + limit]})
-            for start in range(0, len(tensor), limit)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+        name = self.card.input.name
+        return joined([self._gatherer.submit({name: part}) for part in parts(inputs[name], self.card.max_batch_size)])
 
     def _run(self, inputs: Tensors) -> Tensors:
         try:
@@ -69,7 +54,7 @@ class _Loaded:
 
 
 class LocalModels:
-    """The port `ModelServer` over ONNX Runtime.
+    """The ports `ModelServer` and `ModelControl` over ONNX Runtime.
 
     `threads` is how many processors one batch may use.  A version is loaded when first asked for, once; its file's sha256
     and its tensors are then held against its card.
@@ -87,11 +72,23 @@ class LocalModels:
 
     def infer(self, ref: ModelRef, inputs: Tensors) -> Tensors:
         """See `ModelServer.infer`."""
+        # What is begun cannot be broken off, so what nobody waits for any more is not begun.
+        remaining(math.inf)
         return self._get(ref).infer(inputs)
 
     def load(self, ref: ModelRef) -> None:
-        """Loads and checks a version now instead of at its first request; raises `BadModel`."""
+        """See `ModelControl.load`."""
         self._get(ref)
+
+    def unload(self, ref: ModelRef) -> None:
+        """See `ModelControl.unload`; what runs on it now still ends well."""
+        with self._lock:
+            self._loaded.pop((ref.name, ref.version), None)
+
+    def loaded(self, ref: ModelRef) -> bool:
+        """See `ModelControl.loaded`."""
+        with self._lock:
+            return (ref.name, ref.version) in self._loaded
 
     def _get(self, ref: ModelRef) -> _Loaded:
         # The card is asked for every time: a release with another card's sha256 is refused though the version is loaded.
@@ -102,9 +99,13 @@ class LocalModels:
             turn = self._loading.setdefault(key, threading.Lock())
         # A lock a version: one that loads slowly does not hold up another.
         with turn:
-            if key not in self._loaded:
-                self._loaded[key] = _Loaded(card, self._repository.file(ref), self._threads)
-            return self._loaded[key]
+            with self._lock:
+                found = self._loaded.get(key)
+            if found is None:
+                found = _Loaded(card, self._repository.file(ref), self._threads)
+                with self._lock:
+                    self._loaded[key] = found
+            return found
 
 
 def open_session(data: bytes, threads: int, name: str) -> InferenceSession:
@@ -128,40 +129,19 @@ def open_session(data: bytes, threads: int, name: str) -> InferenceSession:
 
 def check_contract(card: Card, session: InferenceSession) -> None:
     """Raises `BadModel` naming model, tensor, expected and found where the graph is not what its card says."""
-    name = f"model {card.name}/{card.version}"
-    _check_tensors(f"{name}: input", [card.input], session.get_inputs())
-    _check_tensors(f"{name}: output", card.outputs, session.get_outputs())
+    check_declared(card, _declared(session.get_inputs()), _declared(session.get_outputs()), "model.onnx")
 
 
-def _check_tensors(where: str, specs: Sequence[TensorSpec], found: Sequence[Any]) -> None:
-    expected, present = sorted(spec.name for spec in specs), sorted(str(tensor.name) for tensor in found)
-    if expected != present:
-        raise BadModel(f"{where}s: the card names {', '.join(expected)}; model.onnx has {', '.join(present)}")
-    by_name: Mapping[str, Any] = {tensor.name: tensor for tensor in found}
-    for spec in specs:
-        tensor = by_name[spec.name]
-        dtype = _ONNX_TYPES.get(tensor.type, tensor.type)
-        if dtype != spec.dtype:
-            raise BadModel(f"{where} {spec.name}: the card says {spec.dtype}, model.onnx has {dtype}")
-        shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
-        # A length the graph leaves open may be fixed by the card; one that the graph fixes must be the card's.
-        if len(shape) != len(spec.shape) or any(has not in {-1, says} for has, says in zip(shape, spec.shape, strict=True)):
-            raise BadModel(f"{where} {spec.name}: the card says shape {spec.shape}, model.onnx has {shape}")
-
-
-def check_inputs(card: Card, inputs: Tensors) -> None:
-    """Raises `BadModel` naming model, tensor, expected and found where a request breaks the card's input contract."""
-    name, spec = f"model {card.name}/{card.version}", card.input
-    if list(inputs) != [spec.name]:
-        raise BadModel(f"{name}: expected the input {spec.name}, the request has {', '.join(inputs) or 'none'}")
-    tensor = inputs[spec.name]
-    if tensor.dtype.name != spec.dtype:
-        raise BadModel(f"{name}: input {spec.name}: expected {spec.dtype}, the request has {tensor.dtype.name}")
-    fits = len(tensor.shape) == len(spec.shape) and all(
-        says in {-1, has} for has, says in zip(tensor.shape, spec.shape, strict=True)
-    )
-    if not fits or not all(tensor.shape):
-        raise BadModel(f"{name}: input {spec.name}: expected shape {spec.shape}, the request has {tensor.shape}")
+def _declared(tensors: Sequence[Any]) -> list[TensorSpec]:
+    """A graph's tensors; a length that it leaves open is -1."""
+    return [
+        TensorSpec(
+            str(tensor.name),
+            _ONNX_TYPES.get(tensor.type, str(tensor.type)),
+            tuple(size if isinstance(size, int) else -1 for size in tensor.shape),
+        )
+        for tensor in tensors
+    ]
 
 
 def _shapes(inputs: Tensors) -> str:
