@@ -1,1 +1,1 @@
-"""What leaves Unmask or must be picked up again: the sweeper, and later the outbox relay."""
+"""What leaves Unmask or must be picked up again: the outbox relay and the sweeper."""

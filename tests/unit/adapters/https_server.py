@@ -1,4 +1,4 @@
-"""A real https server on loopback whose certificate a private authority signs."""
+"""A real https server on loopback whose certificate a private authority signs; also a receiver of webhooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,22 @@ from urllib.parse import unquote
 import trustme
 
 PICTURE = bytes(range(256)) * 1000
-Answer = Callable[["Handler"], None]
+GIGABYTE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Post:
+    """What was posted, and when (`time.monotonic`)."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def id(self) -> str:
+        """The event's."""
+        return self.headers["webhook-id"]
 
 
 @dataclass
@@ -23,12 +38,32 @@ class Site:
 
     port: int
     trust: ssl.SSLContext
+    scheme: str = "https"
+    authority: bytes = b""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+    posts: list[Post] = field(default_factory=list)
+    # Bytes of endless answers that went out.
+    written: int = 0
+    # Raises for a post that is not to be accepted: it is answered 401.
+    check: Callable[[Post], object] | None = None
+    # What `/broken` answers, until a test says that it is repaired.
+    broken: bool = True
 
     def url(self, path: str, host: str = "localhost") -> str:
         """A URL of this server."""
-        return f"https://{host}:{self.port}{path}"
+        return f"{self.scheme}://{host}:{self.port}{path}"
+
+    def posted(self, path: str) -> list[Post]:
+        """What was posted there."""
+        return [post for post in list(self.posts) if post.path == path]
+
+    def clear(self) -> None:
+        """Forgets what it was asked."""
+        self.asked.clear()
+        self.names.clear()
+        self.posts.clear()
+        self.written, self.check, self.broken = 0, None, True
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -46,6 +81,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         kind, _, rest = self.path.partition("?")[0].lstrip("/").partition("/")
         with contextlib.suppress(OSError):
             getattr(self, f"_{kind}")(rest)
+
+    def do_POST(self) -> None:
+        """Reads the body, checks it where the site does, and answers by path as well."""
+        post = Post(self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])), time.monotonic())
+        self.site.posts.append(post)
+        try:
+            if self.site.check is not None:
+                self.site.check(post)
+        except Exception:
+            self._status("401")
+            return
+        self.do_GET()
 
     def head(self, status: int = 200, **headers: str) -> None:
         """Status line and headers."""
@@ -83,7 +130,49 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _endless(self, _: str) -> None:
         self.head()
         while not self.stop.is_set():
-            self.wfile.write(b"x" * 65536)
+            self.site.written += self.wfile.write(b"x" * 65536)
+
+    def _gigabyte(self, _: str) -> None:
+        self.head(Content_Length=str(GIGABYTE))
+        while self.site.written < GIGABYTE:
+            self.site.written += self.wfile.write(b"x" * 65536)
+
+    def _hook(self, _: str) -> None:
+        self.head(Content_Length="2")
+        self.wfile.write(b"ok")
+
+    def _nothing(self, _: str) -> None:
+        self.head(204)
+
+    def _failing(self, times: str) -> None:
+        """500 that many times, then 200."""
+        seen = len(self.site.posted(self.path))
+        self._status("500" if seen <= int(times) else "200")
+
+    def _broken(self, _: str) -> None:
+        self._status("500" if self.site.broken else "200")
+
+    def _moved(self, code: str) -> None:
+        self.head(int(code), Location="/hook", Content_Length="0")
+
+    def _busy(self, code_and_when: str) -> None:
+        code, _, when = code_and_when.partition("/")
+        self.head(int(code), Retry_After=unquote(when), Content_Length="0")
+
+    def _late(self, seconds: str) -> None:
+        self.stop.wait(float(seconds))
+        self._hook("")
+
+    def _drop(self, _: str) -> None:
+        self.close_connection = True
+
+    def _halfhead(self, _: str) -> None:
+        self.wfile.write(b"HTTP/1.1 20")
+
+    def _mute(self, _: str) -> None:
+        """Accepts, and then announces a body that never comes."""
+        self.head(Content_Length="10")
+        self.stop.wait(10)
 
     def _drip(self, _: str) -> None:
         self.head()
@@ -105,7 +194,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Site]:
+def serving(tls: bool = True) -> Iterator[Site]:
     """The server, on 127.0.0.1 and a free port, for `localhost` and 127.0.0.1."""
     authority = trustme.CA()
     trust, own = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -115,10 +204,11 @@ def serving() -> Iterator[Site]:
     handler = type("Bound", (Handler,), {"stop": stop})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    site = Site(server.server_port, trust)
+    site = Site(server.server_port, trust, "https" if tls else "http", authority.cert_pem.bytes())
     handler.site = site  # type: ignore[attr-defined]
     own.sni_callback = lambda _socket, name, _context: site.names.append(name)
-    server.socket = own.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    if tls:
+        server.socket = own.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that refuse us are what is tested
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -28,8 +28,7 @@ def server() -> Iterator[Site]:
 
 @pytest.fixture
 def site(server: Site) -> Site:
-    server.asked.clear()
-    server.names.clear()
+    server.clear()
     return server
 
 
@@ -135,6 +134,78 @@ class TestRefused:
     def test_urls_that_are_none(self, fetcher: HttpFetcher, url: str) -> None:
         with pytest.raises(BadRequest):
             fetcher.fetch(url, LIMIT)
+
+
+PUBLIC = "93.184.215.14"
+
+
+class TestPinned:
+    """A name server that says one thing when it is asked and another later."""
+
+    def test_the_address_that_was_checked_is_spoken_to_whatever_the_name_says_next(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers, spoken_to, real = [[PUBLIC], ["127.0.0.1"], ["127.0.0.1"]], list[str](), socket.create_connection
+
+        def connect(address: tuple[str, int], *rest: Any) -> socket.socket:
+            spoken_to.append(address[0])
+            if address[0] == PUBLIC:
+                raise ConnectionRefusedError("nobody is called in a test")
+            return real(address, *rest)
+
+        monkeypatch.setattr(socket, "create_connection", connect)
+        fetcher = HttpFetcher(context=site.trust, resolve=lambda host, port: answers.pop(0))
+        with pytest.raises(Unavailable, match="nobody"):
+            fetcher.fetch(site.url("/picture"), LIMIT)
+        assert spoken_to == [PUBLIC] and len(answers) == 2 and not site.names
+        with pytest.raises(BadRequest, match=r"127\.0\.0\.1 is not a public address"):
+            fetcher.fetch(site.url("/picture"), LIMIT)
+
+    def test_the_other_way_round_over_real_tls(self, site: Site) -> None:
+        answers = [["127.0.0.1"], ["127.0.0.99"]]  # nothing listens on the second
+        fetcher = HttpFetcher(allowed=LOOPBACK, context=site.trust, resolve=lambda host, port: answers.pop(0))
+        assert fetcher.fetch(site.url("/picture"), LIMIT) == PICTURE and len(answers) == 1
+
+    def test_an_ipv4_address_in_ipv6s_clothes_is_judged_as_what_it_is(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def connect(address: tuple[str, int], *rest: Any) -> socket.socket:
+            raise ConnectionRefusedError(f"{address[0]} was allowed")
+
+        monkeypatch.setattr(socket, "create_connection", connect)
+        for answers in ([f"::ffff:{PUBLIC}"], ["::ffff:127.0.0.1"]):
+            fetcher = HttpFetcher(allowed=LOOPBACK, context=site.trust, resolve=lambda host, port: answers)  # noqa: B023
+            with pytest.raises(Unavailable, match="was allowed"):
+                fetcher.fetch(site.url("/picture"), LIMIT)
+
+    def test_a_redirect_is_looked_up_and_checked_anew(self, site: Site) -> None:
+        answers = [["127.0.0.1"], ["10.0.0.1"]]
+        fetcher = HttpFetcher(allowed=LOOPBACK, context=site.trust, resolve=lambda host, port: answers.pop(0))
+        with pytest.raises(BadRequest, match=r"10\.0\.0\.1 is not a public address"):
+            fetcher.fetch(site.url("/to/|picture"), LIMIT)
+        assert [path for path, _ in site.asked] == ["/to/%7Cpicture"]
+
+    def test_a_name_server_that_hangs_counts_into_the_time(self, site: Site) -> None:
+        release = threading.Event()
+
+        def hang(host: str, port: int) -> list[str]:
+            release.wait(10)
+            return ["127.0.0.1"]
+
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match=r"more than 0\.3 s"):
+            HttpFetcher(seconds=0.3, allowed=LOOPBACK, context=site.trust, resolve=hang).fetch(site.url("/picture"), LIMIT)
+        assert time.monotonic() - started < 3
+        release.set()
+
+    def test_an_allowed_network_does_not_bring_plain_http(self, fetcher: HttpFetcher) -> None:
+        with pytest.raises(BadRequest, match="only https"):
+            fetcher.fetch("http://127.0.0.1/x", LIMIT)
+
+    def test_no_more_than_the_limit_is_read_of_an_endless_body(self, site: Site, fetcher: HttpFetcher) -> None:
+        with pytest.raises(BadImage):
+            fetcher.fetch(site.url("/endless"), 100_000)
+        assert site.written < 30_000_000  # what fits into the buffers between
 
 
 class TestBroken:
