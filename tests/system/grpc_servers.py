@@ -19,7 +19,7 @@ from unmask.core.ports import CaseStore
 from unmask.core.world import World
 from unmask.ingestion.server import IngestionServer
 from unmask.localization.server import LocalizationServer
-from unmask.rpc.interceptors import TenantOf, one_tenant
+from unmask.rpc.callers import CallerOf, local_caller
 from unmask.rpc.serving import Server, ServerSettings, Service, started
 from unmask.rpc.work import Changes, Workers
 from unmask.settings import Settings
@@ -28,9 +28,9 @@ ANY_PORT = "127.0.0.1:0"
 
 
 @asynccontextmanager
-async def served(services: Sequence[Service], tenant_of: TenantOf = one_tenant, grace: float = 5.0) -> AsyncIterator[Server]:
+async def served(services: Sequence[Service], caller_of: CallerOf = local_caller, grace: float = 5.0) -> AsyncIterator[Server]:
     """A started server."""
-    async with started(services, ServerSettings(ANY_PORT, grace=grace), tenant_of) as server:
+    async with started(services, ServerSettings(ANY_PORT, grace=grace), caller_of) as server:
         yield server
 
 

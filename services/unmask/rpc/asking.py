@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from unmask.core.batches import BatchProgress
 from unmask.core.domain import (
     BlobSource,
     BytesSource,
@@ -15,7 +16,9 @@ from unmask.core.domain import (
     Localized,
     Media,
     Named,
+    Priority,
     Source,
+    State,
     Submission,
     UrlSource,
     Verdict,
@@ -23,14 +26,13 @@ from unmask.core.domain import (
 from unmask.core.errors import BadImage, BadRequest, UnmaskError, from_code
 from unmask.rpc import convert
 from unmask.rpc.convert import CaseStatus, FoundFace
+from unmask.rpc.wire import enum_from
 from unmask.v1 import alignment_pb2, classification_pb2, common_pb2, ingestion_pb2, localization_pb2
 
 Picture = bytes | str | os.PathLike[str]
 Answer = CaseStatus | UnmaskError
 _NOBODY: Final = "-"
 _Request = TypeVar("_Request", alignment_pb2.AlignRequest, classification_pb2.ClassifyRequest, localization_pb2.LocalizeRequest)
-# A chip's pixels are lossless and can be larger than the picture's file; the server's own limit holds.
-CHANNEL_OPTIONS: Final = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,20 @@ class Request:
     media: Media = field(default_factory=Media)
     labels: Mapping[str, str] = field(default_factory=dict)
     callback: str = ""
+    priority: Priority = Priority.LIVE
+    batch: str = ""
+
+    def submission(self, tenant: str) -> Submission:
+        """The submission of that tenant; raises `BadImage` when a file cannot be read."""
+        picture = self.picture
+        source = picture if isinstance(picture, BytesSource | BlobSource | UrlSource) else BytesSource(read(picture))
+        return Submission(
+            tenant, source, self.idempotency_key, self.media, self.labels, self.callback, self.priority, self.batch
+        )
 
     def message(self) -> common_pb2.Submission:
         """The message; raises `BadImage` when a file cannot be read, `BadRequest` when a text is not Unicode."""
-        picture = self.picture
-        source = picture if isinstance(picture, BytesSource | BlobSource | UrlSource) else BytesSource(read(picture))
-        asked = Submission(_NOBODY, source, self.idempotency_key, self.media, self.labels, self.callback)
+        asked = self.submission(_NOBODY)
         try:
             return convert.submission_to(asked)
         except ValueError as error:
@@ -135,6 +145,11 @@ def progress_from(message: ingestion_pb2.GetVerdictResponse | ingestion_pb2.Wait
     """Status and verdict of an answer."""
     verdict = convert.verdict_from(message.verdict) if message.HasField("verdict") else None
     return Progress(convert.status_from(message.case), verdict)
+
+
+def batch_from(message: ingestion_pb2.GetBatchResponse) -> BatchProgress:
+    """How far a batch is."""
+    return BatchProgress(message.name, {enum_from(common_pb2.State, State, one.state): one.cases for one in message.states})
 
 
 def aligned_from(message: alignment_pb2.AlignResponse) -> Aligned:

@@ -23,6 +23,7 @@ from unmask.core.domain import (
     ModelVersion,
     Named,
     Point,
+    Priority,
     Reason,
     Region,
     Source,
@@ -81,6 +82,8 @@ def submission_to(asked: Submission) -> pb.Submission:
         media=pb.Media(kind=asked.media.kind, parent=asked.media.parent),
         labels=dict(asked.labels),
         callback=asked.callback,
+        priority=enum_to(pb.Priority, asked.priority),
+        batch=asked.batch,
     )
 
 
@@ -101,6 +104,8 @@ def submission_from(message: pb.Submission, tenant: str) -> Submission:
         media=Media(message.media.kind or "image", message.media.parent),
         labels=dict(message.labels),
         callback=message.callback,
+        priority=enum_from(pb.Priority, Priority, message.priority) if message.priority else Priority.LIVE,
+        batch=message.batch,
     )
 
 

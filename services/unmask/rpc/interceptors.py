@@ -1,9 +1,10 @@
-"""What happens around every call: whose it is, and errors to statuses, in one place for all four kinds."""
+"""What happens around every call: whose it is, what it may do, and errors to statuses, in one place for all four kinds."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 import grpc
 from grpc_status import rpc_status
 
+from unmask.core.access import Caller
+from unmask.core.deadlines import deadline
 from unmask.core.errors import CallerError, Unavailable, UnmaskError
+from unmask.rpc.callers import OURS, CallerOf, allow, local_caller
 from unmask.rpc.statuses import to_status
 
 _log = logging.getLogger(__name__)
-_OURS: Final = "/unmask."
-_tenant: ContextVar[str] = ContextVar("unmask_tenant")
+_caller: ContextVar[Caller] = ContextVar("unmask_caller")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -24,24 +27,33 @@ if TYPE_CHECKING:
     _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
 else:
     _Interceptor = grpc.aio.ServerInterceptor  # generic only in its stubs
-TenantOf = Callable[[grpc.HandlerCallDetails], str]
+_Enter = Callable[[Any], Awaitable[None]]
+_KINDS: Final = {
+    (requests, responses): f"{'stream' if requests else 'unary'}_{'stream' if responses else 'unary'}"
+    for requests in (False, True)
+    for responses in (False, True)
+}
+
+
+def caller() -> Caller:
+    """Who makes the call in hand, as the interceptor found it; never the caller's own word."""
+    return _caller.get()
 
 
 def tenant() -> str:
-    """The tenant of the call in hand, as the interceptor found it; never the caller's own word."""
-    return _tenant.get()
-
-
-def one_tenant(details: grpc.HandlerCallDetails) -> str:
-    """Every call is tenant `default`'s until there are tokens to tell them apart."""
-    return "default"
+    """The tenant of the call in hand."""
+    return caller().tenant
 
 
 class Edge(_Interceptor):
-    """Sets the tenant and turns errors into statuses, for our own services; health and reflection pass untouched."""
+    """Sets the caller, holds the call against its scopes and turns errors into statuses, for our own services.
 
-    def __init__(self, tenant_of: TenantOf = one_tenant) -> None:
-        self._tenant_of = tenant_of
+    Health and reflection pass untouched: they say what is served, and nothing of anybody's.  A stream's caller is looked at
+    again with every message, so that a revoked token ends it too.
+    """
+
+    def __init__(self, caller_of: CallerOf = local_caller) -> None:
+        self._caller_of = caller_of
 
     async def intercept_service(
         self,
@@ -53,27 +65,38 @@ class Edge(_Interceptor):
         method = handler_call_details.method
         if handler is None:  # a method that nobody offers: gRPC answers UNIMPLEMENTED by itself
             return handler  # type: ignore[return-value]
-        if not method.startswith(_OURS):
+        if not method.startswith(OURS):
             return handler
-        return _wrapped(handler, method, lambda: _tenant.set(self._tenant_of(handler_call_details)))
+
+        async def enter(request: Any) -> None:
+            found = await self._caller_of(handler_call_details)
+            allow(found, method, request)
+            _caller.set(found)
+
+        return _wrapped(handler, method, enter)
 
 
-def _wrapped(handler: Handler, method: str, enter: Callable[[], object]) -> Handler:
+def _wrapped(handler: Handler, method: str, enter: _Enter) -> Handler:
     """The same kind of handler with the edge around its behaviour."""
-    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+    kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
     behaviour = getattr(handler, kind)
 
     async def once(request: Any, context: Context) -> Any:
+        _hold_to_deadline(context)
         try:
-            enter()
-            return await behaviour(request, context)
+            await enter(request)
+            return await behaviour(_each(request, enter) if handler.request_streaming else request, context)
         except Exception as error:
             await _abort(error, method, context)
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        _hold_to_deadline(context)
         try:
-            enter()
-            async for response in behaviour(request, context):
+            await enter(request)
+            async for response in behaviour(_each(request, enter) if handler.request_streaming else request, context):
+                # What was asked over a stream was looked at when it came.
+                if not handler.request_streaming:
+                    await enter(request)
                 yield response
         except Exception as error:
             await _abort(error, method, context)
@@ -82,6 +105,18 @@ def _wrapped(handler: Handler, method: str, enter: Callable[[], object]) -> Hand
     around = stream if handler.response_streaming else once
     wrapped: Handler = make(around, handler.request_deserializer, handler.response_serializer)
     return wrapped
+
+
+def _hold_to_deadline(context: Context) -> None:
+    """What the call waits for (a model server) is waited for no longer than its caller does."""
+    left = cast("float | None", context.time_remaining())
+    deadline.set(None if left is None else time.monotonic() + left)
+
+
+async def _each(requests: AsyncIterator[Any], enter: _Enter) -> AsyncIterator[Any]:
+    async for request in requests:
+        await enter(request)
+        yield request
 
 
 async def _abort(error: Exception, method: str, context: Context) -> NoReturn:

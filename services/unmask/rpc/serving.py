@@ -20,7 +20,9 @@ from grpc_reflection.v1alpha import reflection
 from unmask.core.cards import ModelRef, TensorSpec
 from unmask.core.errors import BadConfig, BadModel, Unavailable, UnmaskError
 from unmask.core.ports import ModelServer
-from unmask.rpc.interceptors import Edge, TenantOf, one_tenant
+from unmask.rpc.callers import CallerOf, local_caller
+from unmask.rpc.interceptors import Edge
+from unmask.rpc.tls import Certificates, server_credentials
 
 _log = logging.getLogger(__name__)
 # What a message holds beside the picture: idempotency key, labels, callback, framing.
@@ -44,13 +46,14 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where and how to serve: address, longest picture in bytes, seconds to drain, seconds between probes."""
+    """Where and how to serve: address, longest picture in bytes, seconds to drain, seconds between probes; TLS or none."""
 
     listen: str = "127.0.0.1:50051"
     byte_limit: int = 20 * 1024 * 1024
     # Below the 30 s that Kubernetes gives before it kills.
     grace: float = 20.0
     probe_every: float = 30.0
+    tls: Certificates | None = None
 
 
 def probe_model(models: ModelServer, ref: ModelRef) -> None:
@@ -67,8 +70,8 @@ def _probe_shape(spec: TensorSpec) -> tuple[int, ...]:
     return (1 if batch < 0 else batch, *(_PROBE_CANVAS if side < 0 else side for side in sides))
 
 
-def checked_address(listen: str) -> str:
-    """The address to bind; raises `BadConfig` unless it is HOST:PORT with a loopback host (there is no TLS yet)."""
+def checked_address(listen: str, *, tls: bool = False, tokens: bool = False) -> str:
+    """The address to bind; raises `BadConfig` unless it is HOST:PORT, with a loopback host where TLS or tokens are missing."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise BadConfig(f"--listen {listen!r}: expected HOST:PORT, for example 127.0.0.1:50051 (port 0: any free one)")
@@ -77,8 +80,9 @@ def checked_address(listen: str) -> str:
         address = ipaddress.ip_address(bare)
     except ValueError:
         raise BadConfig(f"--listen {listen!r}: the host must be an address, not a name") from None
-    if not address.is_loopback:
-        raise BadConfig(f"--listen {listen!r}: without TLS only loopback addresses are served (127.0.0.1 or [::1])")
+    missing = " and ".join(name for name, there in (("TLS", tls), ("tokens", tokens)) if not there)
+    if missing and not address.is_loopback:
+        raise BadConfig(f"--listen {listen!r}: without {missing} only loopback addresses are served (127.0.0.1 or [::1])")
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
@@ -134,13 +138,13 @@ class Server:
 
 @asynccontextmanager
 async def started(
-    services: Sequence[Service], settings: ServerSettings, tenant_of: TenantOf = one_tenant
+    services: Sequence[Service], settings: ServerSettings, caller_of: CallerOf = local_caller
 ) -> AsyncIterator[Server]:
     """A server that takes calls until the block ends, then drains.  Raises `BadConfig` when it cannot bind.
 
     It answers NOT_SERVING until its probes went well; `Server.failed` ends with the error that no waiting repairs.
     """
-    address = checked_address(settings.listen)
+    address = checked_address(settings.listen, tls=settings.tls is not None, tokens=caller_of is not local_caller)
     limit = settings.byte_limit + ENVELOPE
     options = [
         ("grpc.max_receive_message_length", limit),
@@ -148,10 +152,10 @@ async def started(
         # A second server on the same port must fail, not take half of the calls.
         ("grpc.so_reuseport", 0),
     ]
-    server = grpc.aio.server(interceptors=[Edge(tenant_of)], options=options)
+    server = grpc.aio.server(interceptors=[Edge(caller_of)], options=options)
     state = await _with_health(server, services)
     try:
-        port = server.add_insecure_port(address)
+        port = _bound(server, address, settings.tls)
     except RuntimeError as error:
         raise BadConfig(f"--listen {address}: cannot bind (is another server there?)") from error
     await server.start()
@@ -160,6 +164,10 @@ async def started(
         yield running
     finally:
         await running.stop(settings.grace)
+
+
+def _bound(server: grpc.aio.Server, address: str, tls: Certificates | None) -> int:
+    return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, server_credentials(tls))
 
 
 async def _with_health(server: grpc.aio.Server, services: Sequence[Service]) -> HealthServicer:
@@ -176,7 +184,7 @@ async def _with_health(server: grpc.aio.Server, services: Sequence[Service]) -> 
 
 
 async def serve_until_signalled(
-    services: Sequence[Service], settings: ServerSettings, bound: Callable[[str], None], tenant_of: TenantOf = one_tenant
+    services: Sequence[Service], settings: ServerSettings, bound: Callable[[str], None], caller_of: CallerOf = local_caller
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends it at once.  `bound` is told the address.
 
@@ -187,7 +195,7 @@ async def serve_until_signalled(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     try:
-        async with started(services, settings, tenant_of) as server:
+        async with started(services, settings, caller_of) as server:
             bound(server.address)
             asked = asyncio.create_task(signals.get())
             await asyncio.wait({asked, server.failed}, return_when=asyncio.FIRST_COMPLETED)

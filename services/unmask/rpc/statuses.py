@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Final, cast
 
 import grpc
@@ -23,6 +25,10 @@ _CODES: Final[dict[type[UnmaskError], grpc.StatusCode]] = {
     errors.UnknownCase: grpc.StatusCode.NOT_FOUND,
     errors.UnknownBlob: grpc.StatusCode.NOT_FOUND,
     errors.NotReady: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Overtaken: grpc.StatusCode.ABORTED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    errors.UnknownTenant: grpc.StatusCode.NOT_FOUND,
     errors.IdempotencyConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -36,9 +42,17 @@ _PLAIN: Final[dict[grpc.StatusCode, type[UnmaskError]]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.QuotaExceeded,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
     grpc.StatusCode.UNIMPLEMENTED: errors.BadConfig,
-    grpc.StatusCode.UNAUTHENTICATED: errors.BadConfig,
-    grpc.StatusCode.PERMISSION_DENIED: errors.BadConfig,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
 }
+# What a handshake that failed says, in words that say what to do; the first that fits.
+_HANDSHAKE: Final = (
+    ("certificate has expired", "the server's certificate has expired"),
+    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate comes from no authority that is trusted here"),
+    ("Hostname Verification", "the server's certificate is for another host"),
+    ("WRONG_VERSION_NUMBER", "the server speaks no TLS"),
+    ("Socket closed", "the server closed the connection: it may want TLS, or a client certificate that it trusts"),
+)
 
 
 def code_of(error: UnmaskError) -> grpc.StatusCode:
@@ -54,7 +68,8 @@ def to_status(error: UnmaskError) -> status_pb2.Status:
     _attach(status, error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN))
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(RETRY_SECONDS)
+        seconds = RETRY_SECONDS if error.retry_after is None else max(error.retry_after, 0.0)
+        retry.retry_delay.FromMilliseconds(math.ceil(seconds * 1000))
         _attach(status, retry)
     return status
 
@@ -72,14 +87,24 @@ def from_rpc_error(error: grpc.Call | grpc.aio.AioRpcError) -> UnmaskError:
         status = rpc_status.from_call(cast(grpc.Call, error))
     except ValueError:  # a proxy on the way changed the code or the text
         status = None
-    for packed in status.details if status is not None else ():
+    details = tuple(status.details) if status is not None else ()
+    for packed in details:
         info = error_details_pb2.ErrorInfo()
         if packed.Unpack(info) and info.domain == DOMAIN:
-            return errors.from_code(info.reason, status.message)
+            known = errors.from_code(info.reason, status.message)
+            known.retry_after = _retry_after(details)
+            return known
     return _plain(error.code(), error.details() or "")
+
+
+def _retry_after(details: Iterable[AnyMessage]) -> float | None:
+    """Seconds, where the server said so."""
+    retry = error_details_pb2.RetryInfo()
+    return next((retry.retry_delay.ToMilliseconds() / 1000 for packed in details if packed.Unpack(retry)), None)
 
 
 def _plain(code: grpc.StatusCode, said: str) -> UnmaskError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in said:
         return errors.BadRequest(f"the message is larger than the other side takes ({said})")
-    return _PLAIN.get(code, UnmaskError)(said or code.name.lower())
+    why = next((why for words, why in _HANDSHAKE if words in said), "") if code is grpc.StatusCode.UNAVAILABLE else ""
+    return _PLAIN.get(code, UnmaskError)(f"{why} ({said})" if why else said or code.name.lower())

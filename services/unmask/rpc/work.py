@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Final, TypeVar
 
 from unmask.core.errors import Unavailable
@@ -43,7 +44,7 @@ class Workers:
     def _started(self, function: Callable[[], _Result]) -> asyncio.Future[_Result]:
         loop = asyncio.get_running_loop()
         try:
-            future = self._pool.submit(function)
+            future = self._pool.submit(copy_context().run, function)
         except RuntimeError as error:  # closed
             self._free.release()
             raise Unavailable("the server is shutting down") from error

@@ -41,6 +41,12 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATE_FAILED: _ClassVar[State]
     STATE_DEAD: _ClassVar[State]
     STATE_ERASED: _ClassVar[State]
+
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_LIVE: _ClassVar[Priority]
+    PRIORITY_BATCH: _ClassVar[Priority]
 LABEL_UNSPECIFIED: Label
 LABEL_REAL: Label
 LABEL_SYNTHETIC: Label
@@ -64,6 +70,9 @@ STATE_DECIDED: State
 STATE_FAILED: State
 STATE_DEAD: State
 STATE_ERASED: State
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_LIVE: Priority
+PRIORITY_BATCH: Priority
 
 class BlobRef(_message.Message):
     __slots__ = ("key",)
@@ -90,7 +99,7 @@ class Media(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., parent: _Optional[str] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("source", "idempotency_key", "media", "labels", "callback")
+    __slots__ = ("source", "idempotency_key", "media", "labels", "callback", "priority", "batch")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -103,12 +112,16 @@ class Submission(_message.Message):
     MEDIA_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     source: Source
     idempotency_key: str
     media: Media
     labels: _containers.ScalarMap[str, str]
     callback: str
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., media: _Optional[_Union[Media, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., callback: _Optional[str] = ...) -> None: ...
+    priority: Priority
+    batch: str
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., media: _Optional[_Union[Media, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., callback: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("code", "detail")

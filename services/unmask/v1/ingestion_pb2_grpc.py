@@ -59,6 +59,11 @@ class IngestionServiceStub:
                 request_serializer=unmask_dot_v1_dot_ingestion__pb2.CheckRequest.SerializeToString,
                 response_deserializer=unmask_dot_v1_dot_ingestion__pb2.CheckResponse.FromString,
                 _registered_method=True)
+        self.GetBatch = channel.unary_unary(
+                '/unmask.v1.IngestionService/GetBatch',
+                request_serializer=unmask_dot_v1_dot_ingestion__pb2.GetBatchRequest.SerializeToString,
+                response_deserializer=unmask_dot_v1_dot_ingestion__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
 
 
 class IngestionServiceServicer:
@@ -100,6 +105,13 @@ class IngestionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBatch(self, request, context):
+        """How far the cases of a batch are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +139,11 @@ def add_IngestionServiceServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=unmask_dot_v1_dot_ingestion__pb2.CheckRequest.FromString,
                     response_serializer=unmask_dot_v1_dot_ingestion__pb2.CheckResponse.SerializeToString,
+            ),
+            'GetBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatch,
+                    request_deserializer=unmask_dot_v1_dot_ingestion__pb2.GetBatchRequest.FromString,
+                    response_serializer=unmask_dot_v1_dot_ingestion__pb2.GetBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +281,33 @@ class IngestionService:
             '/unmask.v1.IngestionService/Check',
             unmask_dot_v1_dot_ingestion__pb2.CheckRequest.SerializeToString,
             unmask_dot_v1_dot_ingestion__pb2.CheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unmask.v1.IngestionService/GetBatch',
+            unmask_dot_v1_dot_ingestion__pb2.GetBatchRequest.SerializeToString,
+            unmask_dot_v1_dot_ingestion__pb2.GetBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,7 @@ from unmask.core.domain import (
     Media,
     ModelVersion,
     Named,
+    Priority,
     Reason,
     Region,
     Stage,
@@ -122,11 +123,20 @@ def test_status_comes_back_as_it_was(status: CaseStatus) -> None:
     assert convert.status_from(over_the_wire(convert.status_to(status))) == status
 
 
-@given(sources, text, st.builds(Media, st.just("image"), text), st.dictionaries(text, text, max_size=3), text)
-def test_submission_comes_back_as_it_was_but_for_its_tenant(
-    source: Any, key: str, media: Media, labels: dict[str, str], callback: str
-) -> None:
-    asked = Submission("mine", source, key, media, labels, callback)
+@given(
+    st.builds(
+        Submission,
+        tenant=st.just("mine"),
+        source=sources,
+        idempotency_key=text,
+        media=st.builds(Media, st.just("image"), text),
+        labels=st.dictionaries(text, text, max_size=3),
+        callback=text,
+        priority=st.sampled_from(Priority),
+        batch=text,
+    )
+)
+def test_submission_comes_back_as_it_was_but_for_its_tenant(asked: Submission) -> None:
     message = over_the_wire(convert.submission_to(asked))
     assert convert.submission_from(message, "mine") == asked
     assert convert.submission_from(message, "theirs").tenant == "theirs"
@@ -152,6 +162,13 @@ def test_what_must_be_set_is_named() -> None:
         convert.submission_from(pb.Submission(idempotency_key="k"), "default")
 
 
+def test_a_submission_of_an_older_client_is_live() -> None:
+    older = pb.Submission(source=pb.Source(url="https://a.example/"))
+    assert convert.submission_from(older, "mine").priority is Priority.LIVE
+    with pytest.raises(BadRequest, match="priority"):
+        convert.submission_from(pb.Submission(source=older.source, priority=7), "mine")  # type: ignore[arg-type]
+
+
 def test_text_that_is_not_unicode_is_escaped() -> None:
     status = CaseStatus("i", Stage.ACCEPTED, State.FAILED, failure=Failure("bad_image", "file \udcff"))
     failure = convert.status_from(over_the_wire(convert.status_to(status))).failure
@@ -159,6 +176,6 @@ def test_text_that_is_not_unicode_is_escaped() -> None:
 
 
 def test_every_name_has_a_value() -> None:
-    for kind, names in ((pb.Label, Label), (pb.Action, Action), (pb.Stage, Stage), (pb.State, State)):
+    for kind, names in ((pb.Label, Label), (pb.Action, Action), (pb.Stage, Stage), (pb.State, State), (pb.Priority, Priority)):
         stems = {f"{names.__name__.upper()}_{name.name}" for name in names}
         assert {name for name in kind.keys() if not name.endswith("_UNSPECIFIED")} == stems  # noqa: SIM118

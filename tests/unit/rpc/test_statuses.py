@@ -35,6 +35,9 @@ def test_every_error_names_itself(kind: type[UnmaskError]) -> None:
         (errors.NotReady("x"), "FAILED_PRECONDITION"),
         (errors.IdempotencyConflict("x"), "ALREADY_EXISTS"),
         (errors.QuotaExceeded("x"), "RESOURCE_EXHAUSTED"),
+        (errors.Unauthenticated("x"), "UNAUTHENTICATED"),
+        (errors.Forbidden("x"), "PERMISSION_DENIED"),
+        (errors.UnknownTenant("x"), "NOT_FOUND"),
         (errors.Unavailable("x"), "UNAVAILABLE"),
         (errors.DeadlineExceeded("x"), "DEADLINE_EXCEEDED"),
         (errors.BadModel("x"), "INTERNAL"),
@@ -51,6 +54,15 @@ def test_only_what_passes_says_when_to_come_again() -> None:
     assert retry.retry_delay.seconds >= 1
     assert len(to_status(errors.BadImage("x")).details) == 1
     assert len(to_status(errors.DeadlineExceeded("x")).details) == 1
+
+
+@pytest.mark.parametrize(("after", "seconds"), [(None, 1.0), (0.0, 0.0), (-3.0, 0.0), (41.2504, 41.251), (86_400.0, 86_400.0)])
+def test_when_to_come_again_is_what_the_error_knows(after: float | None, seconds: float) -> None:
+    error = errors.QuotaExceeded("x")
+    error.retry_after = after
+    retry = error_details_pb2.RetryInfo()
+    assert to_status(error).details[1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() / 1000 == seconds
 
 
 def test_long_and_strange_texts_fit_into_trailers() -> None:
