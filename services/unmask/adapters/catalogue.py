@@ -37,6 +37,14 @@ class BlobCatalogue:
         """See `Catalogue.active_policy`; one policy for all until tenants have their own."""
         return self._policy
 
+    def shadow(self) -> tuple[Release, float] | None:
+        """See `Catalogue.shadow`; embedded, nobody looks at what a second release would say."""
+        return None
+
+    def keeps_landmarks(self, tenant: str) -> bool:
+        """See `Catalogue.keeps_landmarks`; what this machine's own user keeps is kept whole."""
+        return True
+
     def release(self, sha256: str) -> Release:
         """See `Catalogue.release`."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""`unmask models …`: what lies in the model repository, fetched, checked and described to Triton."""
+"""`unmask models …`: what lies in the model repository, fetched, checked, described to Triton; releases (cli/releases.py)."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from unmask.cli.access import print_table
+from unmask.cli.deployment import add_options, settings_of
+from unmask.cli.releases import add_verbs, print_releases
 from unmask.core.errors import BadModel
 
 _BAD_MODEL: Final = 3
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the verbs `models list|fetch|verify|config`."""
-    parser = subparsers.add_parser("models", help="list, fetch and verify models", description=__doc__)
+    """Adds the verbs `models list|fetch|verify|config`, and those of releases."""
+    parser = subparsers.add_parser("models", help="list, fetch, verify, move and release models", description=__doc__)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name, run, what in (
-        ("list", _list, "every model version: task, size, sha256, licence, whether the release uses it"),
+        ("list", _list, "every model version, and whether the active release uses it; with UNMASK_DATABASE every release too"),
         ("fetch", _fetch, "download the weights that weights.lock names and make what is missing"),
         ("verify", _verify, "check every file, card, config.pbtxt and the release; exit 3 when something is wrong"),
         ("config", _config, "write each model's config.pbtxt for Triton from its cards"),
     ):
         verb = verbs.add_parser(name, help=what, description=what)
-        verb.add_argument(
-            "--models", type=Path, metavar="DIR", help="the model repository (else UNMASK_MODELS, else the default)"
-        )
+        add_options(verb)
         verb.set_defaults(run=run)
         if name == "list":
-            verb.add_argument("--json", action="store_true", help="one JSON object a version, a line each")
+            verb.add_argument("--json", action="store_true", help="one JSON object a version and release, a line each")
         if name == "fetch":
             verb.add_argument("name", nargs="?", help="one entry of weights.lock, written as it is to --out")
             verb.add_argument("--out", type=Path, metavar="PATH", help="the file, or for several files the folder, to write")
+    add_verbs(verbs)
 
 
 def _root(args: argparse.Namespace) -> Path:
     from unmask.bootstrap import find_models
-    from unmask.settings import Settings
 
-    return find_models(args.models or Settings.from_environment().models)
+    return find_models(settings_of(args).models)
 
 
 def _list(args: argparse.Namespace) -> int:
     from unmask.adapters.model_repository import ModelRepository
+    from unmask.distributed import parts_of
 
-    repository = ModelRepository(_root(args))
-    used = _used(repository)
+    settings, repository = settings_of(args), ModelRepository(_root(args))
+    parts = parts_of(settings) if settings.distributed else None
+    used = _used(repository, parts)
     rows, code = [], 0
     for ref in repository.versions():
         try:
@@ -58,16 +61,20 @@ def _list(args: argparse.Namespace) -> int:
         for row in rows:
             print(json.dumps(row))
     else:
-        _print_table(rows)
+        _print_versions(rows)
+    if parts is not None:
+        print_releases(parts, args.json)
     return code
 
 
-def _used(repository: Any) -> dict[tuple[str, int], str]:
-    """Card sha256 by model version of the release; a release that is missing or broken is said and uses nothing."""
+def _used(repository: Any, parts: Any) -> dict[tuple[str, int], str]:
+    """Card sha256 by model version of the active release; one that is missing or broken is said and uses nothing."""
     from unmask.core.cards import Release
 
+    active = parts.releases.pointers().active if parts is not None else ""
     try:
-        release = Release.parse(repository.release_text(), "", "release.json")
+        text = b"" if active else repository.release_text()
+        release = parts.releases.release(active) if active else Release.parse(text, "", "release.json")
     except BadModel as error:
         print(f"unmask: {error.detail}", file=sys.stderr)
         return {}
@@ -88,16 +95,14 @@ def _row(card: Any, used: dict[tuple[str, int], str]) -> dict[str, object]:
     }
 
 
-def _print_table(rows: list[dict[str, object]]) -> None:
-    """Aligned columns; the sha256 is the card's, shortened."""
-    table = [("MODEL", "VERSION", "TASK", "MB", "CARD", "RELEASE", "LICENCE")]
+def _print_versions(rows: list[dict[str, object]]) -> None:
+    """A table; the sha256 is the card's, shortened."""
+    table = []
     for row in rows:
         size = f"{int(str(row['bytes'])) / 1e6:.1f}"
         short, used = str(row["sha256"])[:12], "yes" if row["in_release"] else "no"
         table.append((str(row["model"]), str(row["version"]), str(row["task"]), size, short, used, str(row["licence"])))
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print_table(("MODEL", "VERSION", "TASK", "MB", "CARD", "RELEASE", "LICENCE"), table)
 
 
 def _fetch(args: argparse.Namespace) -> int:

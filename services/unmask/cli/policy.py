@@ -1,4 +1,4 @@
-"""`unmask policy …`: the default text, and what a policy would change on stored verdicts."""
+"""`unmask policy …`: the text in force, a new one put in force, and what one would change on stored verdicts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unmask.cli.deployment import add_options, desk, reading_parts, settings_of, shared_parts
 from unmask.core.domain import Classified, FaceRow, Findings, Localized, PictureInfo, Verdict
 
 if TYPE_CHECKING:
@@ -17,28 +18,51 @@ if TYPE_CHECKING:
     from unmask.core.world import World
 
 _TENANT = "default"
-# As `unmask.bootstrap` names it.
-_STORE = "unmask.sqlite3"
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the verbs `policy show|test`."""
-    parser = subparsers.add_parser("policy", help="show the default policy; test another on stored verdicts")
+    """Adds the verbs `policy show|put|test`."""
+    parser = subparsers.add_parser("policy", help="show policies, put them in force, test one on stored verdicts")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="print the default policy, a text to start from")
+    show = verbs.add_parser("show", help="print the policy in force; without UNMASK_DATABASE the default, a text to start from")
+    show.add_argument("--tenant", metavar="T", help="a tenant's (its own, else the deployment's)")
+    show.add_argument("--default", action="store_true", help="the default, whatever is in force")
     show.set_defaults(run=_show)
+    put = verbs.add_parser("put", help="keep a policy and put it in force for new cases")
+    put.add_argument("file", type=Path, metavar="FILE", help="the policy (YAML)")
+    put.add_argument("--tenant", metavar="T", default="", help="for this tenant only (default: for all without their own)")
+    put.set_defaults(run=_put)
     test = verbs.add_parser("test", help="replay stored verdicts under a policy and print what would change")
     test.add_argument("file", type=Path, metavar="FILE", help="the policy (YAML)")
-    test.add_argument("--state", type=Path, metavar="DIR", help="where verdicts are kept (else UNMASK_STATE)")
-    test.add_argument("--models", type=Path, metavar="DIR", help="model repository")
+    test.add_argument("--tenant", metavar="T", default=_TENANT, help=f"whose verdicts (default: {_TENANT})")
+    add_options(test, state=True)
     test.add_argument("--json", action="store_true", help="one JSON object a verdict that would change")
     test.set_defaults(run=_test)
 
 
 def _show(args: argparse.Namespace) -> int:
+    from unmask.core.errors import BadRequest
     from unmask.core.policy_text import DEFAULT_POLICY
 
-    print(DEFAULT_POLICY, end="" if DEFAULT_POLICY.endswith("\n") else "\n")
+    if args.default and args.tenant is not None:
+        raise BadRequest("policy show: --default is nobody's; leave out --tenant")
+    text = DEFAULT_POLICY
+    if not args.default and (args.tenant is not None or settings_of(args).distributed):
+        parts = shared_parts(args, "policy show")
+        if args.tenant:
+            parts.access.tenant(args.tenant)
+        text = parts.catalogue.active_policy(args.tenant or "").text
+    print(text, end="" if text.endswith("\n") else "\n")
+    return 0
+
+
+def _put(args: argparse.Namespace) -> int:
+    from unmask.bootstrap import read_policy
+
+    policy = read_policy(args.file)
+    desk(shared_parts(args, "policy put")).put_policy(policy, args.tenant)
+    whose = f"tenant {args.tenant}'s" if args.tenant else "the deployment's"
+    print(f"{policy.name} ({policy.sha256}) is {whose} policy for new cases")
     return 0
 
 
@@ -79,24 +103,18 @@ def replay(verdict: Verdict, world: World, policy: Policy) -> Change:
 
 
 def _five(points: tuple[tuple[float, float], ...]) -> Any:
-    eye_r, eye_l, nose, mouth_r, mouth_l = points
+    """Landmarks that were not kept are nowhere: no policy looks at them."""
+    eye_r, eye_l, nose, mouth_r, mouth_l = points or ((0.0, 0.0),) * 5
     return eye_r, eye_l, nose, mouth_r, mouth_l
 
 
 def _test(args: argparse.Namespace) -> int:
-    from unmask.bootstrap import Parts, inline_world, read_policy
-    from unmask.core.errors import BadConfig
-    from unmask.settings import Settings
+    from unmask.bootstrap import inline_world, read_policy
 
     policy = read_policy(args.file)
-    told = {name: getattr(args, name) for name in ("state", "models") if getattr(args, name) is not None}
-    settings = replace(Settings.from_environment(), **told)
-    # Opened without looking, a folder of something else would be given an empty store.
-    if settings.state is None or not (settings.state / _STORE).is_file():
-        raise BadConfig("policy test replays stored verdicts: name their folder with --state DIR (`unmask check --state DIR`)")
-    world = inline_world(Parts(settings))
+    world = inline_world(reading_parts(args, "policy test"))
     moves: Counter[str] = Counter()
-    for verdict in world.store.verdicts(_TENANT):
+    for verdict in world.store.verdicts(args.tenant):
         change = replay(verdict, world, policy)
         moves[f"{verdict.action} -> {change.after.action}" if change.differs else "unchanged"] += 1
         if change.differs:
