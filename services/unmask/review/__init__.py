@@ -1,0 +1,1 @@
+"""Review: people look at cases, decide them, and let them be appealed."""
