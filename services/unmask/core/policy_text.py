@@ -36,7 +36,10 @@ _MOST_RULES: Final = 200
 _DEEPEST: Final = 10
 # The localizer is skipped by the release's own value, before any policy is read: an override would do nothing.
 _THRESHOLDS: Final = tuple(name for name in Thresholds.__slots__ if name != "plainly_synthetic")
-_CLAIM_KINDS: Final = ("generator", "digital_source_type", "editor", "capture", "c2pa_present")
+_CLAIM_KINDS: Final = (
+    *("generator", "digital_source_type", "editor", "capture"),
+    *("c2pa_present", "c2pa_verified", "c2pa_untrusted", "c2pa_invalid"),
+)
 _NUMBER: Final = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _T = TypeVar("_T")
 

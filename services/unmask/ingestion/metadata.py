@@ -36,8 +36,11 @@ _XMP_FIELD: Final = re.compile(
     rb"(?:\s{1,5}rdf:resource)?(?:\s{0,20}=\s{0,20}[\"']|>\s{0,20})([^\"'<>]{1,500})"
 )
 _C2PA_SOURCE: Final = re.compile(rb"cv\.iptc\.org/newscodes/digitalsourcetype/([A-Za-z]{3,60})")
-# ISO BMFF user box of C2PA (C2PA 2.1, A.5.4).
-_C2PA_UUID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+# A manifest's address elsewhere (C2PA 2.1, 11.5).
+_XMP_REMOTE: Final = re.compile(rb"\bdcterms:(provenance)(?:\s{0,20}=\s{0,20}[\"']|>\s{0,20})(https?://[^\"'<>]{1,500})")
+# ISO BMFF user box of C2PA (C2PA 2.1, A.5.4), and how the description box of every manifest store begins (11.1.4.2).
+_C2PA_MARKS: Final = (bytes.fromhex("d8fec3d61b0e483c92975828877ec481"), b"jumdc2pa\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71")
+_C2PA_GIF: Final = b"!\xff\x0bC2PA_GIF\x01\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Field:
 
 def fields(data: bytes) -> list[Field]:
     """The fields that may tell a picture's origin; what cannot be read is left out, and nothing is raised for it."""
-    reader = _READERS.get(_format(data), _fields_of_other)
+    reader = _READERS.get(file_format(data), _fields_of_other)
     found: list[Field] = []
     try:
         found.extend(islice(reader(data), _MOST_FIELDS))
@@ -60,7 +63,8 @@ def fields(data: bytes) -> list[Field]:
     return found
 
 
-def _format(data: bytes) -> str:
+def file_format(data: bytes) -> str:
+    """The format by content; empty for what is not read."""
     try:
         return containers.sniff(data)
     except BadImage:
@@ -129,9 +133,18 @@ def _fields_of_other(data: bytes) -> Iterator[Field]:
         start = data.find(header)
         if start >= 0:
             yield from _exif(data[start : start + _XMP_LONGEST])
-    if _C2PA_UUID in data:
-        start = data.index(_C2PA_UUID)
-        yield from _c2pa(data[start:])
+    marks = (at for mark in _C2PA_MARKS if (at := data.find(mark)) >= 0)
+    for start in islice(marks, 1):
+        yield from _c2pa(_gif_blocks(data) if data.startswith(b"GIF8") else data[start:])
+
+
+def _gif_blocks(data: bytes) -> bytes:
+    """The C2PA application extension of a GIF, without the lengths between its blocks of 255 bytes."""
+    at, parts = data.find(_C2PA_GIF) + len(_C2PA_GIF), []
+    while at < len(data) and data[at]:
+        parts.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    return b"".join(parts)
 
 
 _READERS: Final[Mapping[str, Callable[[bytes], Iterator[Field]]]] = MappingProxyType(
@@ -163,6 +176,8 @@ def _utf16(value: bytes, is_little: bool) -> str:
 def _xmp(packet: bytes) -> Iterator[Field]:
     for found in islice(_XMP_FIELD.finditer(packet[:_XMP_LONGEST]), _MOST_FIELDS):
         yield Field("XMP", found.group(1).decode(), html.unescape(_text(found.group(2))).strip())
+    if found_remote := _XMP_REMOTE.search(packet[:_XMP_LONGEST]):
+        yield Field("XMP", "provenance", html.unescape(_text(found_remote.group(2))).strip())
 
 
 def _iptc(body: bytes) -> Iterator[Field]:

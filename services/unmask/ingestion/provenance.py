@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from unmask.core.domain import Claim
-from unmask.ingestion.metadata import Field, fields
+from unmask.ingestion.metadata import Field, fields, file_format
 
 _LONGEST_VALUE: Final = 200
 _MOST_CLAIMS: Final = 20
+_PRESENT: Final = Claim("c2pa_present", "C2PA manifest", "")
 
 # Text keys that only generators write.
 _PNG_KEYS: Final = {
@@ -52,32 +54,51 @@ _CAPTURES: Final = frozenset(
 _HUMAN_EDITS: Final = frozenset({"minorHumanEdits", "humanEdits", "compositeCapture", "composite", "screenCapture"})
 
 
-def claims(data: bytes) -> tuple[Claim, ...]:
+Verify = Callable[[bytes, str], tuple[Claim, ...]]
+
+
+def claims(data: bytes, verify: Verify | None = None) -> tuple[Claim, ...]:
     """The claims in a file's metadata, at most 20, each once; values are cut to 200 characters and printable.
 
     Kinds: `generator` (a program that makes pictures), `digital_source_type` (the IPTC term of a made picture), `editor`,
-    `capture` (a camera), `c2pa_present` (Content Credentials, not verified).  Never raises, whatever the bytes are.
+    `capture` (a camera), `c2pa_present` (Content Credentials, not verified); with `verify`, which is given file and format
+    where there are some, those of ingestion.credentials.  Never raises, whatever the bytes are.
     """
     found = fields(data)
+    plain = _plain(found)
+    if verify is None or _PRESENT not in plain:
+        return plain[:_MOST_CLAIMS]
+    checked = verify(data, file_format(data))
+    if not checked:
+        return plain[:_MOST_CLAIMS]
+    told = {(claim.kind, claim.value) for claim in checked}
+    rest = (claim for claim in plain if claim != _PRESENT and (claim.kind, claim.value) not in told)
+    return (*checked, *rest)[:_MOST_CLAIMS]
+
+
+def _plain(found: list[Field]) -> tuple[Claim, ...]:
+    """What the fields say, each claim once."""
     made = [claim for field in found if (claim := _claim(field)) is not None]
     camera = " ".join(field.text for field in found if field.source == "EXIF" and field.name in {"Make", "Model"})
     if camera and not any(_COMFY_JSON.match(field.text) for field in found if field.source == "EXIF"):
-        made.append(_said("capture", "EXIF Make and Model", camera))
-    return tuple(dict.fromkeys(made))[:_MOST_CLAIMS]
+        made.append(said("capture", "EXIF Make and Model", camera))
+    return tuple(dict.fromkeys(made))
 
 
 def _claim(field: Field) -> Claim | None:
     where = f"{field.source} {field.name}"
     if field.source == "C2PA" and field.name == "manifest":
-        return _said("c2pa_present", "C2PA manifest", "")
+        return _PRESENT
+    if field.source == "XMP" and field.name == "provenance":
+        return said("c2pa_present", where, f"elsewhere, not fetched: {field.text}")
     if field.name == "DigitalSourceType":
-        return _source_type(where, field.text)
+        return source_type(where, field.text)
     if field.source == "PNG" and field.name in _PNG_KEYS:
-        return _said("generator", where, f"{_PNG_KEYS[field.name]}: {field.text}")
+        return said("generator", where, f"{_PNG_KEYS[field.name]}: {field.text}")
     if _is_settings(field.text):
-        return _said("generator", where, field.text)
+        return said("generator", where, field.text)
     if field.name in _TOOL_FIELDS:
-        return _tool(where, field.text[:1000])
+        return tool(where, field.text[:1000])
     return None
 
 
@@ -87,20 +108,23 @@ def _is_settings(text: str) -> bool:
     return is_diffusion or _COMFY_JSON.match(text) is not None or _MIDJOURNEY_JOB.search(text) is not None
 
 
-def _tool(where: str, text: str) -> Claim | None:
+def tool(where: str, text: str) -> Claim | None:
+    """What a program's name says, where it is known."""
     if _GENERATORS.search(text):
-        return _said("generator", where, text)
-    return _said("editor", where, text) if _EDITORS.search(text) else None
+        return said("generator", where, text)
+    return said("editor", where, text) if _EDITORS.search(text) else None
 
 
-def _source_type(where: str, text: str) -> Claim:
+def source_type(where: str, text: str) -> Claim:
+    """What an IPTC digital source type (its term, or the address that ends in it) says."""
     term = text.rstrip("/").rsplit("/", 1)[-1]
     if term in _CAPTURES:
-        return _said("capture", where, term)
-    return _said("editor" if term in _HUMAN_EDITS else "digital_source_type", where, term)
+        return said("capture", where, term)
+    return said("editor" if term in _HUMAN_EDITS else "digital_source_type", where, term)
 
 
-def _said(kind: str, where: str, value: str) -> Claim:
+def said(kind: str, where: str, value: str) -> Claim:
+    """A claim that is safe to show."""
     return Claim(kind, printable(where)[:100], printable(value))
 
 
