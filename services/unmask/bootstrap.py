@@ -6,38 +6,56 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from unmask.adapters import c2pa_reader
 from unmask.adapters.blobs_files import FileBlobs
 from unmask.adapters.blobs_memory import MemoryBlobs
 from unmask.adapters.catalogue import BlobCatalogue
+from unmask.adapters.catalogue_sql import SqlCatalogue
 from unmask.adapters.clock import SystemClock
+from unmask.adapters.database import Database
 from unmask.adapters.fetch_http import HttpFetcher
 from unmask.adapters.model_repository import ModelRepository
 from unmask.adapters.models_local import LocalModels
 from unmask.adapters.queue_memory import InlineQueue, MemoryQueue
+from unmask.adapters.releases_sql import SqlReleases, SqlShadows
+from unmask.adapters.store_access import SqlAccess
+from unmask.adapters.store_dead import SqlDead
+from unmask.adapters.store_erase import SqlEraser
 from unmask.adapters.store_memory import MemoryStore
+from unmask.adapters.store_review import SqlReview
 from unmask.adapters.store_sql import SqlStore
 from unmask.alignment.handler import align
 from unmask.classification.handler import classify
 from unmask.core.cards import Release
 from unmask.core.domain import Case, Classified, FaceRow, Findings, Localized, Message, PictureInfo, Verdict
+from unmask.core.erasing import EraseOffice
 from unmask.core.errors import BadConfig
 from unmask.core.faces import DetectorSettings
 from unmask.core.images import Pixels
 from unmask.core.judge import judge
+from unmask.core.limits import Admission
 from unmask.core.pictures import DecodedCache, ImageLimits, decode
 from unmask.core.pipeline import RetryRule
 from unmask.core.policy import Policy
 from unmask.core.policy_text import DEFAULT_POLICY, parse_policy
 from unmask.core.ports import BlobStore, CaseStore, ModelServer, StageQueue
 from unmask.core.runner import run
-from unmask.core.world import World
+from unmask.core.tokens import Authenticator
+from unmask.core.world import Catalogue, World
+from unmask.ingestion import phash
+from unmask.ingestion.credentials import verifier
 from unmask.ingestion.handler import ingest
+from unmask.ingestion.phash import perceptual_hash
+from unmask.ingestion.provenance import Verify
 from unmask.localization.handler import localize
+from unmask.review.handler import Desk
+from unmask.review.links import LinkOf, links
 from unmask.settings import Settings
 
 # Room for one picture at the pixel limit (150 MB), so that its later steps need not decode it again.
@@ -74,6 +92,14 @@ def read_policy(path: Path | None) -> Policy:
         raise BadConfig(f"policy {path}: {error}") from error
 
 
+def read_anchors(path: Path | None) -> str:
+    """The certificates in a PEM file, or none; raises `BadConfig` when it cannot be read."""
+    try:
+        return "" if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"trust anchors {path}: {error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class BoundHandlers:
     """The services' pure steps with limits, cache and model server filled in (port `Handlers`)."""
@@ -83,10 +109,13 @@ class BoundHandlers:
     cache: DecodedCache
     faces: DetectorSettings
     runtime: Mapping[str, str]
+    verify: Verify | None = None
+    fingerprint: Callable[[Pixels], str] | None = None
 
     def ingest(self, tenant: str, data: bytes) -> PictureInfo:
         """See `Handlers.ingest`."""
-        return ingest(tenant, data, limits=self.limits, cache=self.cache)
+        limits, cache = self.limits, self.cache
+        return ingest(tenant, data, limits=limits, cache=cache, verify=self.verify, fingerprint=self.fingerprint)
 
     def decode(self, sha256: str, load: Callable[[], bytes]) -> Pixels:
         """See `Handlers.decode`."""
@@ -130,7 +159,7 @@ class Parts:
         return ModelRepository(find_models(self.settings.models))
 
     @cached_property
-    def models(self) -> LocalModels:
+    def models(self) -> ModelServer:
         """Models run in this process."""
         return LocalModels(self.repository, threads=self.threads)
 
@@ -138,7 +167,17 @@ class Parts:
     def handlers(self) -> BoundHandlers:
         """The services' steps."""
         cache, faces = DecodedCache(_CACHE_BYTES), DetectorSettings(limit=self.settings.max_faces)
-        return BoundHandlers(self.models, self.limits, cache, faces, runtime_versions())
+        # Where nothing is kept there is nothing to be near to, and loading imagehash takes longer than a picture.
+        keeps = self.settings.state is not None or self.settings.distributed
+        fingerprint = perceptual_hash if keeps and phash.is_available() else None
+        return BoundHandlers(self.models, self.limits, cache, faces, runtime_versions(), self.verify, fingerprint)
+
+    @cached_property
+    def verify(self) -> Verify | None:
+        """The reading of Content Credentials, where its library is installed; raises `BadConfig` for bad trust anchors."""
+        if not c2pa_reader.is_available():
+            return None
+        return verifier(c2pa_reader.C2paReader(read_anchors(self.settings.c2pa_trust)).read)
 
     @cached_property
     def blobs(self) -> BlobStore:
@@ -147,33 +186,90 @@ class Parts:
         return MemoryBlobs() if state is None else FileBlobs(state / "blobs")
 
     @cached_property
-    def store(self) -> CaseStore:
-        """The SQLite file of the state, or memory."""
+    def database(self) -> Database:
+        """The database that is told, else the SQLite file of the state, or memory."""
+        if self.settings.database:
+            return Database(self.settings.database)
         state = self.settings.state
         if state is None:
-            return SqlStore.in_memory()
+            return Database.in_memory()
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadConfig(f"state folder {state}: {error.strerror}") from error
-        return SqlStore(f"sqlite:///{state / 'unmask.sqlite3'}")
+        return Database(f"sqlite:///{state / 'unmask.sqlite3'}")
 
     @cached_property
-    def catalogue(self) -> BlobCatalogue:
-        """The active release and policy; those of older cases are found in the state."""
-        return BlobCatalogue(self.blobs, self.repository.release_text(), read_policy(self.settings.policy))
+    def store(self) -> CaseStore:
+        """Cases, verdicts, decisions, outgoing events."""
+        return SqlStore(self.database)
+
+    @cached_property
+    def access(self) -> SqlAccess:
+        """Tenants, tokens, usage and the audit log."""
+        return SqlAccess(self.database)
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        """Says who shows a token."""
+        return Authenticator(self.access, SystemClock())
+
+    @cached_property
+    def admission(self) -> Admission:
+        """Lets submissions in as their tenants' limits allow."""
+        return Admission(self.access, SystemClock())
+
+    @cached_property
+    def desk(self) -> Desk:
+        """What reviewers work with."""
+        return Desk(self.store, SqlReview(self.database), SystemClock(), self.access.audit)
+
+    @cached_property
+    def link_of(self) -> LinkOf:
+        """A picture's address for a reviewer's screen."""
+        return links(self.blobs)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The active release and policy; those of older cases are found in the shared database, or in the state."""
+        told = self.settings
+        if told.distributed:
+            return SqlCatalogue(self.database, self.repository.release_text, lambda: read_policy(told.policy))
+        return BlobCatalogue(self.blobs, self.repository.release_text(), read_policy(told.policy))
+
+    @cached_property
+    def releases(self) -> SqlReleases:
+        """Releases, policies and the pointers to them, for whoever moves these."""
+        return SqlReleases(self.database)
+
+    @cached_property
+    def shadows(self) -> SqlShadows:
+        """What a release on trial says."""
+        return SqlShadows(self.database)
+
+    @cached_property
+    def dead(self) -> SqlDead:
+        """Dead cases, events and letters."""
+        return SqlDead(self.database)
+
+    @cached_property
+    def erasing(self) -> EraseOffice:
+        """Erasure, retention and the collection of orphans."""
+        return EraseOffice(SqlEraser(self.database), self.blobs, self.access, SystemClock())
 
     def world(self, queue: StageQueue, retry: RetryRule) -> World:
         """A world over these parts."""
-        fetcher = HttpFetcher() if self.settings.fetch else None
+        fetcher = HttpFetcher(allowed=self.settings.allow_private) if self.settings.fetch else None
         clock = SystemClock()
-        return World(self.store, self.blobs, queue, clock, self.handlers, self.catalogue, self.limits, retry, fetcher)
+        world = World(self.store, self.blobs, queue, clock, self.handlers, self.catalogue, self.limits, retry, fetcher)
+        return replace(world, shadows=self.shadows) if self.settings.distributed else world
 
 
 def inline_world(parts: Parts) -> World:
     """The embedded check's world: each case runs to its end on the thread that submits it, one attempt a step."""
     queue = InlineQueue()
-    world = parts.world(queue, RetryRule(limit=1))
+    # Whoever waits for one picture does not wait for a release on trial.
+    world = replace(parts.world(queue, RetryRule(limit=1, outage=timedelta(0))), shadows=None)
     queue.bind(lambda message: run(world, message))
     return world
 

@@ -19,6 +19,7 @@ INDEX_HOST = re.compile(
     r"--(?:extra-)?index-url|(?:pypi\.org|pythonhosted\.org|[\w.-]*(?:artifactory|nexus)[\w.-]*)/", re.IGNORECASE
 )
 MEGABYTE = 1_000_000
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def tracked() -> list[Path]:
@@ -105,6 +106,12 @@ def test_every_module_says_what_it_is() -> None:
         if "v1" not in path.parts and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not bare
+
+
+def test_the_readme_names_every_setting() -> None:
+    told = set(re.findall(r'"(UNMASK_[A-Z0-9_]+)"', (ROOT / "services/unmask/settings.py").read_text(encoding="utf-8")))
+    rows = set(re.findall(r"UNMASK_[A-Z0-9_]+", "\n".join(re.findall(r"^\| `UNMASK_.*?\|", README, re.MULTILINE))))
+    assert len(told) > 30 and told == rows
 
 
 def test_stubs_are_checked_in_for_every_proto() -> None:

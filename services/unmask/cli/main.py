@@ -19,7 +19,23 @@ REFUSED: Final = 1
 USAGE: Final = 2
 NOT_JUDGED: Final = 3
 _INTERRUPTED: Final = 130
-_VERBS: Final = ("check", "demo", "serve", "models", "policy")
+_VERBS: Final = (
+    "check",
+    "demo",
+    "serve",
+    "models",
+    "policy",
+    "work",
+    "up",
+    "db",
+    "tenant",
+    "token",
+    "audit",
+    "dead",
+    "erase",
+    "review",
+    "batch",
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,0 +1,222 @@
+"""The processes of the platform that no caller talks to: step workers, the queue's doors, the relay, the sweeper."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from unmask.bootstrap import cores
+from unmask.core.domain import Message, Priority, Step
+from unmask.core.errors import BadConfig
+from unmask.core.runner import run
+from unmask.distributed import DistributedParts
+from unmask.settings import Settings
+
+if TYPE_CHECKING:
+    from unmask.adapters.door_kombu import DoorConsumer, Taker
+    from unmask.adapters.door_redis import RedisDoors
+
+_log = logging.getLogger(__name__)
+# What each kind of worker takes; `decide` needs no model and goes with the last stage.
+STEPS: Final[Mapping[str, tuple[Step, ...]]] = MappingProxyType(
+    {
+        "ingest": (Step.INGEST,),
+        "align": (Step.ALIGN,),
+        "classify": (Step.CLASSIFY,),
+        "localize": (Step.LOCALIZE, Step.DECIDE),
+        "shadow": (Step.SHADOW,),
+    }
+)
+# Hostile bytes are decoded where a child can be killed by time and memory; what waits for Triton waits in threads.
+_IN_PROCESSES: Final = frozenset({"ingest", "align", "shadow"})
+
+
+_ROLES: Final = {"align": "face_detector", "classify": "detector", "localize": "localizer"}
+_PARENT_SECONDS: Final = 1.0
+# Bytes that a door may write to: a message that unpacks to more is refused, and the process goes on.
+_DOOR_MEMORY: Final = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a worker is to run."""
+
+    kind: str
+    concurrency: int
+    lanes: tuple[Priority, ...] = (Priority.LIVE, Priority.BATCH)
+
+
+def default_concurrency(kind: str) -> int:
+    """Children for what decodes: one a processor.  Threads for what waits: enough that Triton can make batches."""
+    return {"submit": 2, "deliver": 8, "sweep": 1}.get(kind, cores() if kind in _IN_PROCESSES else 4 * cores())
+
+
+def checked(settings: Settings) -> Settings:
+    """The settings, if they are a platform's; raises `BadConfig` saying what is missing."""
+    for name, told in (("UNMASK_DATABASE", settings.database), ("UNMASK_BROKER", settings.broker)):
+        if not told:
+            raise BadConfig(f"{name} is not set: workers share a database and a broker (`unmask up` starts both)")
+    return settings
+
+
+def work_steps(settings: Settings, work: Work) -> int:
+    """Works the steps of `work.kind` until SIGTERM; returns the exit code."""
+    from unmask.adapters.celery_app import make_app
+    from unmask.adapters.celery_worker import WorkerSettings, run_worker
+
+    def make_run() -> Callable[[Message, bool], None]:
+        traced(settings, work.kind)
+        world = DistributedParts(settings).distributed_world()
+        return lambda message, redelivered: run(world, message, redelivered=redelivered)
+
+    is_forked, memory = work.kind in _IN_PROCESSES, settings.child_memory * 1024 * 1024
+    told = WorkerSettings(STEPS[work.kind], work.lanes, work.concurrency, is_forked, memory)
+    name = f"{work.kind}-{os.getpid()}@{socket.gethostname()}"
+    shown = status_process if told.processes else status
+    with shown(settings, work.kind):
+        return run_worker(make_app(settings.broker), told, make_run, name)
+
+
+def traced(settings: Settings, kind: str) -> None:
+    """Exports traces from this process, where the settings ask for them."""
+    if settings.traces:
+        from unmask.adapters.tracing import start_tracing
+
+        start_tracing(f"unmask-{kind}")
+
+
+def a_door(broker: str, taker: Taker) -> DoorConsumer | RedisDoors:
+    """What takes submissions from this kind of broker."""
+    from unmask.adapters.celery_app import is_amqp
+
+    if is_amqp(broker):
+        from unmask.adapters.door_kombu import DoorConsumer
+
+        return DoorConsumer(broker, taker)
+    from unmask.adapters.door_redis import RedisDoors
+
+    return RedisDoors(broker, taker)
+
+
+def work_doors(settings: Settings, work: Work) -> int:
+    """Takes submissions from the queue until SIGTERM."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_DOOR_MEMORY, _DOOR_MEMORY))
+    traced(settings, work.kind)
+    parts = DistributedParts(settings)
+    taker = parts.door(parts.distributed_world())
+    consumers = [a_door(settings.broker, taker) for _ in range(work.concurrency)]
+    threads = [threading.Thread(target=consumer.run, name=f"door-{number}") for number, consumer in enumerate(consumers)]
+    with status(settings, work.kind):
+        for thread in threads:
+            thread.start()
+        wait_for_signal()
+        for consumer in consumers:
+            consumer.stop()
+        for thread in threads:
+            thread.join()
+    return 0
+
+
+def work_delivery(settings: Settings, work: Work) -> int:
+    """Delivers events until SIGTERM."""
+    parts = DistributedParts(settings)
+    relay = parts.relay(work.concurrency)
+    with status(settings, work.kind):
+        relay.start()
+        wait_for_signal()
+        relay.close()
+    return 0
+
+
+def work_sweep(settings: Settings, work: Work) -> int:
+    """Publishes again what is due, and does the slow duties, until SIGTERM."""
+    parts = DistributedParts(settings)
+    sweeper = parts.sweeper(parts.distributed_world())
+    with status(settings, work.kind):
+        sweeper.start()
+        wait_for_signal()
+        sweeper.close()
+    return 0
+
+
+KINDS: Final[Mapping[str, Callable[[Settings, Work], int]]] = MappingProxyType(
+    {**dict.fromkeys(STEPS, work_steps), "submit": work_doors, "deliver": work_delivery, "sweep": work_sweep}
+)
+
+
+def wait_for_signal() -> None:
+    """Returns after SIGTERM or SIGINT; main thread only."""
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    asked.wait()
+    _log.info("stopping: what is in hand is finished")
+
+
+@contextmanager
+def status(settings: Settings, kind: str) -> Iterator[None]:
+    """Serves /livez, /readyz and /metrics meanwhile, from a thread, where the settings say on which address."""
+    if not settings.metrics:
+        yield
+        return
+    from unmask.adapters.http_status import StatusServer
+
+    parts = DistributedParts(settings)
+    server = StatusServer(settings.metrics, lambda: probe(parts, kind), parts.observer.page)
+    server.start()
+    try:
+        yield
+    finally:
+        server.close()
+
+
+@contextmanager
+def status_process(settings: Settings, kind: str) -> Iterator[None]:
+    """The same from a process of its own.
+
+    A process that forks its workers must have no threads: a child would inherit whatever lock a probe holds at that moment,
+    and gRPC's threads not at all.
+    """
+    if not settings.metrics:
+        yield
+        return
+    from unmask.adapters.metrics_prometheus import forget_processes, share_over_processes
+
+    folder = share_over_processes()
+    process = get_context("spawn").Process(target=_serve_status, args=(settings, kind, os.getpid()), name="status", daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+        forget_processes(folder)
+
+
+def _serve_status(settings: Settings, kind: str, parent: int) -> None:
+    """The status process: until its parent ends it, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with status(settings, kind):
+        while os.getppid() == parent:
+            time.sleep(_PARENT_SECONDS)
+
+
+def probe(parts: DistributedParts, kind: str) -> None:
+    """Uses what this kind of worker needs once: database, blobs, broker, and one inference; raises what they raise."""
+    from unmask.rpc.serving import probe_model
+
+    parts.probe()
+    role = _ROLES.get(kind)
+    if role is not None:
+        probe_model(parts.models, parts.catalogue.active_release().model(role))
