@@ -180,6 +180,10 @@ models: fetch ## fetch what weights.lock names, then check every file of model_r
 bench: setup ## pictures per second end to end over what decoding and the models alone allow
 	@$(BIN)/python bench/embedded.py $(ARGS)
 
+.PHONY: bench-platform
+bench-platform: setup ## the platform over its models: CPU a hop, pictures per second, latency, workers, store (ARGS=--quick)
+	@$(BIN)/python -m bench.distributed $(ARGS)
+
 # Both write under OUT and leave the checkout's model_repository/ alone: a better model becomes the next version by hand.
 .PHONY: train-detector
 train-detector: .venv-training/.ready fetch ## train the detector into OUT/models (FACES=DIR; an hour or more; ARGS=--resume)

@@ -68,7 +68,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """For single statements that change nothing: no round trips for a transaction's begin and end."""
+        """For single statements: each reads by itself (on Postgres also writes), without round trips for begin and end."""
         with _our_errors(), self._turn, self.engine.connect() as connection:
             if self.dialect == "postgresql":
                 connection.execution_options(isolation_level="AUTOCOMMIT")
