@@ -32,7 +32,7 @@ import numpy as np
 import sqlalchemy as sa
 from bench.rig import bound, parity, pictures, store
 from bench.rig.cpu import difference, spent_ms
-from bench.rig.platform import ROOT, STEP_WORKERS, TENANT, Rig, cores, rig
+from bench.rig.platform import ROOT, SINGLE_WORKERS, TENANT, Rig, cores, rig
 from bench.rig.spy import table, watched
 
 from unmask.adapters.store_rows import from_microseconds
@@ -139,7 +139,7 @@ def latency(on: Rig, run: Run, rate: float) -> None:
 def scale(on: Rig, run: Run) -> None:
     """Prints what a second `align` worker brings, where each picture waits 150 ms there."""
     blobs, speeds = pictures.Unseen([b"no picture"], run.seed), []
-    for kinds in (STEP_WORKERS, (*STEP_WORKERS, "align+2")):
+    for kinds in (SINGLE_WORKERS, (*SINGLE_WORKERS, "align+2")):
         one = dict.fromkeys(("align", "align+2"), 1)
         with on.workers(one, kinds=kinds, noop=True, env={"BENCH_WAIT_MS": "150"}):
             on.run(blobs.take(20))

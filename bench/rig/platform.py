@@ -23,7 +23,9 @@ from unmask_dev.stack import Broker, Stack
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TENANT: Final = "bench"
-STEP_WORKERS: Final = ("ingest", "align", "classify", "localize")
+# As `unmask up` runs them: a case goes through two stages in one worker.
+STEP_WORKERS: Final = ("ingest align", "classify localize")
+SINGLE_WORKERS: Final = ("ingest", "align", "classify", "localize")
 _SUBMITTERS: Final = 2
 _POLL_SECONDS: Final = 0.05
 _PATIENCE_SECONDS: Final = 600.0
@@ -63,7 +65,7 @@ class Rig:
         """`align`, or `align+2` for a second one of a kind."""
         module = "bench.rig.noop" if noop else "unmask.cli.main"
         told = ("--concurrency", str(concurrency)) if concurrency else ()
-        argv = [sys.executable, "-m", module, "work", name.partition("+")[0], *told]
+        argv = [sys.executable, "-m", module, "work", *name.partition("+")[0].split(), *told]
         address = f"{LOOPBACK}:{free_port()}"
         own = {**self.stack.environment, **env, "UNMASK_METRICS": address, "PYTHONPATH": str(ROOT)}
         process = Process(argv, folder=self.stack.folder, log=self.stack.folder / f"{name}.log", env=own)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -40,8 +40,8 @@ STEPS: Final[Mapping[str, tuple[Step, ...]]] = MappingProxyType(
 )
 # Hostile bytes are decoded where a child can be killed by time and memory; what waits for Triton waits in threads.
 _IN_PROCESSES: Final = frozenset({"ingest", "align", "shadow"})
-
-
+# In the order of the pipeline; one worker may take several.
+_STAGES: Final = ("ingest", "align", "classify", "localize")
 _ROLES: Final = {"align": "face_detector", "classify": "detector", "localize": "localizer"}
 _PARENT_SECONDS: Final = 1.0
 # Bytes that a door may write to: a message that unpacks to more is refused, and the process goes on.
@@ -50,16 +50,39 @@ _DOOR_MEMORY: Final = 2 * 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How a worker is to run."""
+    """How a worker is to run: one kind, or several stages that a case then goes through in one worker."""
 
-    kind: str
+    kinds: tuple[str, ...]
     concurrency: int
     lanes: tuple[Priority, ...] = (Priority.LIVE, Priority.BATCH)
 
+    @property
+    def name(self) -> str:
+        """For logs, traces and Celery."""
+        return "-".join(self.kinds)
 
-def default_concurrency(kind: str) -> int:
+    @property
+    def is_forked(self) -> bool:
+        """Whether it works in child processes."""
+        return not _IN_PROCESSES.isdisjoint(self.kinds)
+
+
+def work_of(kinds: Sequence[str], concurrency: int, lanes: tuple[Priority, ...]) -> Work:
+    """How to run that worker; 0 stands for the default concurrency.  Raises `BadConfig` for kinds that do not go together."""
+    if len(kinds) > 1 and (alone := [kind for kind in kinds if kind not in _STAGES]):
+        raise BadConfig(f"work {alone[0]}: runs by itself; only {', '.join(_STAGES)} go together")
+    return Work(tuple(dict.fromkeys(kinds)), concurrency or default_concurrency(kinds), lanes)
+
+
+def default_concurrency(kinds: Sequence[str]) -> int:
     """Children for what decodes: one a processor.  Threads for what waits: enough that Triton can make batches."""
-    return {"submit": 2, "deliver": 8, "sweep": 1}.get(kind, cores() if kind in _IN_PROCESSES else 4 * cores())
+    waits = 4 * cores() if _IN_PROCESSES.isdisjoint(kinds) else cores()
+    return {"submit": 2, "deliver": 8, "sweep": 1}.get(kinds[0], waits)
+
+
+def run_work(settings: Settings, work: Work) -> int:
+    """Works until SIGTERM; returns the exit code."""
+    return KINDS[work.kinds[0]](settings, work)
 
 
 def checked(settings: Settings) -> Settings:
@@ -71,20 +94,21 @@ def checked(settings: Settings) -> Settings:
 
 
 def work_steps(settings: Settings, work: Work) -> int:
-    """Works the steps of `work.kind` until SIGTERM; returns the exit code."""
+    """Works the steps of `work` until SIGTERM; returns the exit code."""
     from unmask.adapters.celery_app import make_app
     from unmask.adapters.celery_worker import WorkerSettings, run_worker
 
-    def make_run() -> Callable[[Message, bool], None]:
-        traced(settings, work.kind)
-        world = DistributedParts(settings).distributed_world()
-        return lambda message, redelivered: run(world, message, redelivered=redelivered)
+    steps = tuple(step for kind in work.kinds for step in STEPS[kind])
 
-    is_forked, memory = work.kind in _IN_PROCESSES, settings.child_memory * 1024 * 1024
-    told = WorkerSettings(STEPS[work.kind], work.lanes, work.concurrency, is_forked, memory)
-    name = f"{work.kind}-{os.getpid()}@{socket.gethostname()}"
-    shown = status_process if told.processes else status
-    with shown(settings, work.kind):
+    def make_run() -> Callable[[Message, bool], None]:
+        traced(settings, work.name)
+        world = DistributedParts(settings).distributed_world()
+        return lambda message, redelivered: run(world, message, redelivered=redelivered, also=steps)
+
+    told = WorkerSettings(steps, work.lanes, work.concurrency, work.is_forked, settings.child_memory * 1024 * 1024)
+    name = f"{work.name}-{os.getpid()}@{socket.gethostname()}"
+    shown = status_process if work.is_forked else status
+    with shown(settings, work.kinds):
         return run_worker(make_app(settings.broker), told, make_run, name)
 
 
@@ -112,12 +136,12 @@ def a_door(broker: str, taker: Taker) -> DoorConsumer | RedisDoors:
 def work_doors(settings: Settings, work: Work) -> int:
     """Takes submissions from the queue until SIGTERM."""
     resource.setrlimit(resource.RLIMIT_DATA, (_DOOR_MEMORY, _DOOR_MEMORY))
-    traced(settings, work.kind)
+    traced(settings, work.name)
     parts = DistributedParts(settings)
     taker = parts.door(parts.distributed_world())
     consumers = [a_door(settings.broker, taker) for _ in range(work.concurrency)]
     threads = [threading.Thread(target=consumer.run, name=f"door-{number}") for number, consumer in enumerate(consumers)]
-    with status(settings, work.kind):
+    with status(settings, work.kinds):
         for thread in threads:
             thread.start()
         wait_for_signal()
@@ -132,7 +156,7 @@ def work_delivery(settings: Settings, work: Work) -> int:
     """Delivers events until SIGTERM."""
     parts = DistributedParts(settings)
     relay = parts.relay(work.concurrency)
-    with status(settings, work.kind):
+    with status(settings, work.kinds):
         relay.start()
         wait_for_signal()
         relay.close()
@@ -143,7 +167,7 @@ def work_sweep(settings: Settings, work: Work) -> int:
     """Publishes again what is due, and does the slow duties, until SIGTERM."""
     parts = DistributedParts(settings)
     sweeper = parts.sweeper(parts.distributed_world())
-    with status(settings, work.kind):
+    with status(settings, work.kinds):
         sweeper.start()
         wait_for_signal()
         sweeper.close()
@@ -165,7 +189,7 @@ def wait_for_signal() -> None:
 
 
 @contextmanager
-def status(settings: Settings, kind: str) -> Iterator[None]:
+def status(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
     """Serves /livez, /readyz and /metrics meanwhile, from a thread, where the settings say on which address."""
     if not settings.metrics:
         yield
@@ -173,7 +197,7 @@ def status(settings: Settings, kind: str) -> Iterator[None]:
     from unmask.adapters.http_status import StatusServer
 
     parts = DistributedParts(settings)
-    server = StatusServer(settings.metrics, lambda: probe(parts, kind), parts.observer.page)
+    server = StatusServer(settings.metrics, lambda: probe(parts, kinds), parts.observer.page)
     server.start()
     try:
         yield
@@ -182,7 +206,7 @@ def status(settings: Settings, kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def status_process(settings: Settings, kind: str) -> Iterator[None]:
+def status_process(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
     """The same from a process of its own.
 
     A process that forks its workers must have no threads: a child would inherit whatever lock a probe holds at that moment,
@@ -194,7 +218,8 @@ def status_process(settings: Settings, kind: str) -> Iterator[None]:
     from unmask.adapters.metrics_prometheus import forget_processes, share_over_processes
 
     folder = share_over_processes()
-    process = get_context("spawn").Process(target=_serve_status, args=(settings, kind, os.getpid()), name="status", daemon=True)
+    told = (settings, kinds, os.getpid())
+    process = get_context("spawn").Process(target=_serve_status, args=told, name="status", daemon=True)
     process.start()
     try:
         yield
@@ -204,19 +229,18 @@ def status_process(settings: Settings, kind: str) -> Iterator[None]:
         forget_processes(folder)
 
 
-def _serve_status(settings: Settings, kind: str, parent: int) -> None:
+def _serve_status(settings: Settings, kinds: Sequence[str], parent: int) -> None:
     """The status process: until its parent ends it, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with status(settings, kind):
+    with status(settings, kinds):
         while os.getppid() == parent:
             time.sleep(_PARENT_SECONDS)
 
 
-def probe(parts: DistributedParts, kind: str) -> None:
-    """Uses what this kind of worker needs once: database, blobs, broker, and one inference; raises what they raise."""
+def probe(parts: DistributedParts, kinds: Sequence[str]) -> None:
+    """Uses what a worker of these kinds needs once: database, blobs, broker, an inference; raises what they raise."""
     from unmask.rpc.serving import probe_model
 
     parts.probe()
-    role = _ROLES.get(kind)
-    if role is not None:
+    for role in (_ROLES[kind] for kind in kinds if kind in _ROLES):
         probe_model(parts.models, parts.catalogue.active_release().model(role))

@@ -125,9 +125,8 @@ class Up:
 
     def worker(self, kind: str) -> int:
         """The process of that kind that `unmask up` started."""
-        stats = {
-            pid: Path(f"/proc/{pid}/stat").read_text() for pid, line in self.processes().items() if f" work {kind} " in line
-        }
+        words = f" work {kind.replace('-', ' ')} "
+        stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid, line in self.processes().items() if words in line}
         (pid,) = [pid for pid, stat in stats.items() if int(stat.rpartition(")")[2].split()[1]) == self.process.pid]
         return pid
 
@@ -215,7 +214,7 @@ def test_a_second_one_on_the_same_state_is_refused(up: Up) -> None:
 
 
 def test_what_is_killed_comes_back(up: Up) -> None:
-    for kind in ("align", "submit"):
+    for kind in ("ingest-align", "submit"):
         os.kill(up.worker(kind), signal.SIGKILL)
         up.until(lambda kind=kind: f"{kind} is started again" in up.log_of("up"), f"{kind} started again")
         assert f"{kind} died (exit code -9)" in up.log_of("up")

@@ -119,9 +119,9 @@ class Stack:
         return process
 
     def work(self, kind: str, *, number: int = 1, concurrency: int = 0, port: int = 0) -> Process:
-        """Starts a worker of that kind."""
+        """Starts a worker of that kind, or of several stages (`ingest align`)."""
         told = ("--concurrency", str(concurrency)) if concurrency else ()
-        return self.spawn(f"{kind}-{number}", "work", kind, *told, port=port)
+        return self.spawn(f"{kind.replace(' ', '-')}-{number}", "work", *kind.split(), *told, port=port)
 
     def wait_ready(self, seconds: float = 60) -> None:
         """Returns when every process with a status page says that it is ready; raises `ServerFailed` with a log's tail."""

@@ -88,7 +88,7 @@ def _watched(settings: Settings) -> AbstractContextManager[None]:
     from unmask.working import status, traced
 
     traced(settings, "serve")
-    return status(settings, "serve")
+    return status(settings, ("serve",))
 
 
 async def _serve(names: Sequence[str], settings: Settings, serving: ServerSettings) -> None:

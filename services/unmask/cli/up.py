@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unmask.cli.inputs import plain
 from unmask.cli.serve import SERVICES
-from unmask.cli.work import KINDS
 
 if TYPE_CHECKING:
     from unmask_dev.stack import Stack
@@ -26,6 +25,8 @@ _SCOPES: Final = ("submit", "read", "review")
 _BROKERS: Final = ("valkey", "rabbitmq")
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 50051
+# Two stages a worker: fewer processes, and a case keeps its pixels at hand.
+_WORKERS: Final = ("ingest align", "classify localize", "shadow", "submit", "deliver", "sweep")
 _READY_SECONDS: Final = 180.0
 _SAME_SECONDS: Final = 1.0
 # What may be tuned from outside; where things are is what `up` itself decides.
@@ -145,7 +146,7 @@ def _stack(args: argparse.Namespace) -> Stack:
     from unmask_dev.stack import Stack
     from unmask_dev.triton import require
 
-    last = args.port + len(KINDS) + 1
+    last = args.port + len(_WORKERS) + 1
     if not 1024 <= args.port <= last <= 65535 or not all(map(is_free, range(args.port, last + 1))):
         raise BadConfig(f"up: ports {args.port} to {last} are needed and not all free; choose others by --port")
     repository = ModelRepository(find_models(args.models or Settings.from_environment().models).absolute())
@@ -171,10 +172,10 @@ def _start(stack: Stack, port: int) -> None:
     """Starts everything; returns when it is ready."""
     _say(f"starting {', '.join(stack.servers)}")
     stack.start()
-    _say(f"starting {len(KINDS) + 1} processes of Unmask")
+    _say(f"starting {len(_WORKERS) + 1} processes of Unmask")
     stack.spawn("serve", "serve", *SERVICES, "--listen", f"{_HOST}:{port}", port=port + 1)
-    for number, kind in enumerate(KINDS, port + 2):
-        stack.spawn(kind, "work", kind, port=number)
+    for number, kinds in enumerate(_WORKERS, port + 2):
+        stack.spawn(kinds.replace(" ", "-"), "work", *kinds.split(), port=number)
     stack.wait_ready(_READY_SECONDS)
 
 

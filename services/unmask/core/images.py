@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -167,6 +169,24 @@ def _needed(pixels: Pixels, matrix: Floats, size: int) -> tuple[Pixels, Floats]:
     return pixels[y0:y1, x0:x1], geometry.scaling(1.0, (-float(x0), -float(y0)))
 
 
-def chips_of(picture: Pixels, faces: Sequence[FaceRow]) -> list[Chip]:
-    """The chips of stored face rows, in their order."""
-    return [make_chip(picture, np.array(face.box), np.array(face.landmarks)) for face in faces]
+class _Cut(threading.local):
+    """The chips that this thread cut last, while their picture is alive."""
+
+    picture: weakref.ref[Pixels] | None = None
+    faces: tuple[FaceRow, ...] = ()
+    chips: tuple[Chip, ...] = ()
+
+
+_cut: Final = _Cut()
+
+
+def chips_of(picture: Pixels, faces: Sequence[FaceRow]) -> Sequence[Chip]:
+    """The chips of stored face rows, in their order.
+
+    The next step of the same picture (read-only, as `DecodedCache` gives it out) is given those of the step before.
+    """
+    wanted = tuple(faces)
+    if picture.flags.writeable or _cut.picture is None or _cut.picture() is not picture or _cut.faces != wanted:
+        chips = tuple(make_chip(picture, np.array(face.box), np.array(face.landmarks)) for face in wanted)
+        _cut.picture, _cut.faces, _cut.chips = weakref.ref(picture), wanted, chips
+    return _cut.chips

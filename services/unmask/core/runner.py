@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -41,28 +41,36 @@ def advance(world: World, tenant: str, case_id: str, step: Step, *, redelivered:
     Raises `UnknownCase`, and `Unavailable` when the store itself does not answer; every other error ends in the row: the
     caller's as `failed`, all else as another attempt, or as `dead` when the attempts are used up.
     """
+    return _advanced(world, tenant, case_id, step, redelivered=redelivered)[0]
+
+
+def _advanced(
+    world: World, tenant: str, case_id: str, step: Step, *, redelivered: bool = False, also: Collection[Step] = ()
+) -> tuple[Case, bool]:
+    """`advance`, and whether it was this call that moved the case; what waits for a step in `also` is not published."""
     case = world.store.case(tenant, case_id)
     if pipeline.waits_for(case) is not step or pipeline.too_early(case, world.clock.now()):
-        return case
+        return case, False
     if redelivered:
         begun = _begun_again(world, case, step)
         if not world.store.commit(case, begun):
-            return world.store.case(tenant, case_id)
+            return world.store.case(tenant, case_id), False
         case = begun.case
         if case.ended:
-            return case
+            return case, True
     started = time.perf_counter()
     update = _committed(world, case, _worked(world, case, step), step)
     if update is None:
         now = world.store.case(tenant, case_id)
         # The row is as it was: another case gave these bytes their verdict meanwhile, which is the one to take.
-        return advance(world, tenant, case_id, step) if now == case else now
+        return _advanced(world, tenant, case_id, step, also=also) if now == case else (now, False)
     if world.observer is not None:
         world.observer.stepped(update.case, step, time.perf_counter() - started)
     if update.case.failure is None:
-        publish(world, update.case)
+        if pipeline.waits_for(update.case) not in also:
+            publish(world, update.case)
         hint(world, update.case)
-    return update.case
+    return update.case, True
 
 
 def _worked(world: World, case: Case, step: Step) -> CaseUpdate:
@@ -93,12 +101,29 @@ def _committed(world: World, case: Case, update: CaseUpdate, step: Step) -> Case
         return again if world.store.commit(case, again) else None
 
 
-def run(world: World, message: Message, *, redelivered: bool = False) -> None:
-    """What a queue calls with a message; a shadow's work that somebody did not finish is dropped, it moves no case."""
-    if message.step is not Step.SHADOW:
-        advance(world, message.tenant, message.case_id, message.step, redelivered=redelivered)
-    elif not redelivered:
-        shadow(world, message.tenant, message.case_id)
+def run(world: World, message: Message, *, redelivered: bool = False, also: Collection[Step] = ()) -> None:
+    """What a queue calls with a message; `also` are the other steps that its worker takes.
+
+    While a case waits for one of those it goes on here, without a message and with its pixels at hand.  A worker that dies on
+    the way leaves the message of its first step: delivered again, it goes on with whatever the case waits for by then.
+    A shadow's work that somebody did not finish is dropped, it moves no case.
+    """
+    if message.step is Step.SHADOW:
+        if not redelivered:
+            shadow(world, message.tenant, message.case_id)
+        return
+    step: Step | None = message.step
+    while step is not None:
+        case, moved = _advanced(world, message.tenant, message.case_id, step, redelivered=redelivered, also=also)
+        step = _next_here(world, case, step, also) if moved or redelivered else None
+        # One attempt is counted for the worker that was lost, at the step that it was lost at.
+        redelivered = redelivered and not moved
+
+
+def _next_here(world: World, case: Case, done: Step, also: Collection[Step]) -> Step | None:
+    """The step to go on with in this worker, if there is one."""
+    step = pipeline.waits_for(case)
+    return None if step is done or step not in also or pipeline.too_early(case, world.clock.now()) else step
 
 
 def _ingest(world: World, case: Case) -> CaseUpdate:
