@@ -20,7 +20,7 @@ from unmask.adapters.store_access import SqlAccess
 from unmask.adapters.store_tables import usage
 from unmask.core.access import AuditEntry, Scope, Tenant, Token
 from unmask.core.errors import UnknownTenant
-from unmask.core.ports import AccessStore
+from unmask.core.office_ports import AccessStore
 
 FULL: Final = Tenant("acme", NOW, True, 60, 10_000, 30, 7, "c" * 64)
 

@@ -15,7 +15,8 @@ from unmask.core.errors import BadRequest, Unavailable
 from unmask.core.pipeline import waits_for
 
 if TYPE_CHECKING:
-    from unmask.core.ports import AccessStore, Clock, DeadStore, StageQueue
+    from unmask.core.office_ports import AccessStore, DeadStore
+    from unmask.core.ports import Clock, StageQueue
 
 _log = logging.getLogger(__name__)
 _PAGE: Final = 200

@@ -14,7 +14,8 @@ from unmask.core.domain import Case
 from unmask.core.errors import BadRequest, UnknownBlob
 
 if TYPE_CHECKING:
-    from unmask.core.ports import AccessStore, BlobStore, Clock, Eraser
+    from unmask.core.office_ports import AccessStore, Eraser
+    from unmask.core.ports import BlobStore, Clock
 
 _PAGE: Final = 200
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -11,7 +11,8 @@ from typing import Final
 from unmask.core.access import Tenant
 from unmask.core.domain import Case, Submission
 from unmask.core.errors import CallerError, QuotaExceeded, Unavailable, UnknownTenant, UnmaskError
-from unmask.core.ports import AccessStore, Clock
+from unmask.core.office_ports import AccessStore
+from unmask.core.ports import Clock
 from unmask.core.submit import accept
 from unmask.core.tokens import Recent
 from unmask.core.world import World

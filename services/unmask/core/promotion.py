@@ -10,8 +10,9 @@ from unmask.core import releases as pointing
 from unmask.core.access import AuditEntry
 from unmask.core.cards import Release
 from unmask.core.errors import BadModel, BadRequest
+from unmask.core.office_ports import ReleaseStore
 from unmask.core.policy import Policy
-from unmask.core.ports import Clock, ReleaseStore
+from unmask.core.ports import Clock
 from unmask.core.releases import Pointers, StoredRelease
 
 # Raises `BadModel` or `Unavailable` unless every model of the release is there, is what it should be, and answers.

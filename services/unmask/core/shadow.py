@@ -9,8 +9,8 @@ from unmask.core.cards import Release
 from unmask.core.domain import Case, Findings, Message, Priority, State, Step, Verdict
 from unmask.core.errors import UnknownCase, UnmaskError
 from unmask.core.kept import picture_of, pixels_of
+from unmask.core.office_ports import ShadowStore
 from unmask.core.pipeline import stage_after
-from unmask.core.ports import ShadowStore
 from unmask.core.releases import ShadowScore, is_chosen
 from unmask.core.world import World
 

@@ -15,7 +15,8 @@ from typing import Final, Generic, TypeVar
 
 from unmask.core.access import Caller, Scope, Tenant, Token
 from unmask.core.errors import Forbidden, Unauthenticated
-from unmask.core.ports import AccessStore, Clock
+from unmask.core.office_ports import AccessStore
+from unmask.core.ports import Clock
 
 _Kept = TypeVar("_Kept")
 # `unm_<id>_<secret>`: the prefix lets scanners find tokens that were committed or logged.  The secret has 256 bits.

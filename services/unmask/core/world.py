@@ -9,10 +9,11 @@ from typing import Protocol
 from unmask.core.cards import Release
 from unmask.core.domain import Case, Classified, FaceRow, Findings, Localized, PictureInfo, Verdict
 from unmask.core.images import Pixels
+from unmask.core.office_ports import ShadowStore
 from unmask.core.pictures import ImageLimits
 from unmask.core.pipeline import RetryRule
 from unmask.core.policy import Policy
-from unmask.core.ports import BlobStore, CaseStore, Clock, Fetcher, Observer, ShadowStore, StageQueue
+from unmask.core.ports import BlobStore, CaseStore, Clock, Fetcher, Observer, StageQueue
 
 
 class Handlers(Protocol):

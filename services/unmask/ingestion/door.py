@@ -15,7 +15,7 @@ from unmask.core.dead import Letter
 from unmask.core.domain import BlobSource, BytesSource, Case, Media, Priority, Source, Submission, UrlSource
 from unmask.core.errors import BadRequest, CallerError, Forbidden
 from unmask.core.ids import new_case_id
-from unmask.core.ports import DeadStore
+from unmask.core.office_ports import DeadStore
 from unmask.core.submit import accept
 from unmask.core.world import World
 

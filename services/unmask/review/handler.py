@@ -15,8 +15,9 @@ from typing import Final
 from unmask.core.access import AuditEntry, Caller
 from unmask.core.domain import Action, Case, CaseUpdate, Decision, State
 from unmask.core.errors import BadRequest, NotReady, Overtaken, Unavailable, UnknownCase
+from unmask.core.office_ports import ReviewStore
 from unmask.core.outcomes import event_of
-from unmask.core.ports import CaseStore, Clock, ReviewStore
+from unmask.core.ports import CaseStore, Clock
 from unmask.core.review import APPEAL_ACTOR, APPEALS, FAKE, REASONS, REVIEWER, CaseFile, CaseFilter, Page, Ruling, Truth
 
 PAGE: Final = 50
