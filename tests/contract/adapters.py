@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -74,13 +75,19 @@ def _celery(broker: str, run: Run) -> Iterator[StageQueue]:
     from unmask.adapters.celery_worker import add_task
     from unmask.adapters.queue_celery import CeleryQueue
 
-    queue = CeleryQueue(broker)
+    queue, root = CeleryQueue(broker), logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     for step in Step:
         add_task(queue.app, step, lambda message, redelivered: run(message))
     queue.app.set_current()
-    with start_worker(queue.app, pool="threads", concurrency=3, perform_ping_check=False, shutdown_timeout=20):
-        yield queue
-    queue.close()
+    try:
+        with start_worker(queue.app, pool="threads", concurrency=3, perform_ping_check=False, shutdown_timeout=20):
+            yield queue
+    finally:
+        queue.close()
+        # Celery's helper sets up logging for the whole process.
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 @contextmanager

@@ -120,7 +120,8 @@ class TestReceivers:
     def test_one_that_is_gone_is_left_alone_and_one_that_moved_is_not_followed(self, site: Site, store: SqlStore) -> None:
         events(store, site.url("/status/410"))
         events(store, site.url("/moved/301"))
-        with closing(a_relay(site, store, rule=replace(RULE, schedule=replace(SOON, window=timedelta(seconds=1))))) as relay:
+        rule = replace(RULE, schedule=replace(SOON, window=timedelta(seconds=1), least=1))
+        with closing(a_relay(site, store, rule=rule)) as relay:
             relay.start()
             until(lambda: not store.outbox(1))
         assert len(site.posted("/status/410")) == 1

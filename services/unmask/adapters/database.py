@@ -143,7 +143,7 @@ def _pool(url: str) -> dict[str, Any]:
     # and takes the pool's other connections with it, which costs one attempt and not a round trip for every transaction.
     limits = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
     told = {"connect_timeout": 5, "tcp_user_timeout": 15000, "options": limits, "application_name": "unmask"}
-    return {"pool_size": 8, "max_overflow": 24, "pool_timeout": 10, "connect_args": told}
+    return {"pool_size": 4, "max_overflow": 12, "pool_timeout": 10, "connect_args": told}
 
 
 def _pragmas(connection: Any, _record: object) -> None:
