@@ -23,8 +23,8 @@ from unmask_dev.stack import Broker, Stack
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TENANT: Final = "bench"
-# As `unmask up` runs them: a case goes through two stages in one worker.
-STEP_WORKERS: Final = ("ingest align", "classify localize")
+# As `unmask up` has them: a case goes through all stages in one worker.
+STEP_WORKERS: Final = ("ingest align classify localize",)
 SINGLE_WORKERS: Final = ("ingest", "align", "classify", "localize")
 _SUBMITTERS: Final = 2
 _POLL_SECONDS: Final = 0.05

@@ -75,9 +75,12 @@ def work_of(kinds: Sequence[str], concurrency: int, lanes: tuple[Priority, ...])
 
 
 def default_concurrency(kinds: Sequence[str]) -> int:
-    """Children for what decodes: one a processor.  Threads for what waits: enough that Triton can make batches."""
-    waits = 4 * cores() if _IN_PROCESSES.isdisjoint(kinds) else cores()
-    return {"submit": 2, "deliver": 8, "sweep": 1}.get(kinds[0], waits)
+    """Threads for what waits: enough that Triton can make batches.  Children for what decodes: one a processor, and as many
+    again where they wait for the models of later stages too.
+    """
+    if _IN_PROCESSES.isdisjoint(kinds):
+        return {"submit": 2, "deliver": 8, "sweep": 1}.get(kinds[0], 4 * cores())
+    return cores() if _IN_PROCESSES.issuperset(kinds) else 2 * cores()
 
 
 def run_work(settings: Settings, work: Work) -> int:

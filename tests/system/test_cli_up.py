@@ -214,7 +214,7 @@ def test_a_second_one_on_the_same_state_is_refused(up: Up) -> None:
 
 
 def test_what_is_killed_comes_back(up: Up) -> None:
-    for kind in ("ingest-align", "submit"):
+    for kind in ("ingest-align-classify-localize", "submit"):
         os.kill(up.worker(kind), signal.SIGKILL)
         up.until(lambda kind=kind: f"{kind} is started again" in up.log_of("up"), f"{kind} started again")
         assert f"{kind} died (exit code -9)" in up.log_of("up")

@@ -25,8 +25,9 @@ _SCOPES: Final = ("submit", "read", "review")
 _BROKERS: Final = ("valkey", "rabbitmq")
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 50051
-# Two stages a worker: fewer processes, and a case keeps its pixels at hand.
-_WORKERS: Final = ("ingest align", "classify localize", "shadow", "submit", "deliver", "sweep")
+# All stages in one worker: the quickest on one machine, and a case keeps its pixels at hand.
+_STAGES: Final = "ingest align classify localize"
+_WORKERS: Final = (_STAGES, "shadow", "submit", "deliver", "sweep")
 _READY_SECONDS: Final = 180.0
 _SAME_SECONDS: Final = 1.0
 # What may be tuned from outside; where things are is what `up` itself decides.

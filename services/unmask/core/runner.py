@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from unmask.core import pipeline
 from unmask.core.domain import Case, CaseUpdate, FaceRow, Failure, Findings, Message, Stage, State, Step
@@ -23,6 +23,8 @@ from unmask.core.errors import (
 )
 from unmask.core.kept import picture_of, pixels_of
 from unmask.core.outcomes import decided, ended
+from unmask.core.ports import CaseStore
+from unmask.core.remembering import Remembering
 from unmask.core.shadow import hint, shadow
 from unmask.core.submit import publish
 from unmask.core.world import World
@@ -112,6 +114,8 @@ def run(world: World, message: Message, *, redelivered: bool = False, also: Coll
         if not redelivered:
             shadow(world, message.tenant, message.case_id)
         return
+    if len(also) > 1:
+        world = replace(world, store=cast(CaseStore, Remembering(world.store)))
     step: Step | None = message.step
     while step is not None:
         case, moved = _advanced(world, message.tenant, message.case_id, step, redelivered=redelivered, also=also)
