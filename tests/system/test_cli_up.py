@@ -261,7 +261,7 @@ module._PROGRAM, module.shutil.which = module.Path("none"), lambda name: None
         ("sys.modules['unmask_dev'] = None", "--broker=valkey", "run `make setup` in a checkout of Unmask"),
         (NO_RABBIT, "--broker=rabbitmq", "no RabbitMQ: install the system's rabbitmq-server"),
         ("", "--models=none", "there is no model repository at"),
-        ("", "--port=80", "ports 80 to 89 are needed and not all free"),
+        ("", "--port=80", "ports 80 to 86 are needed and not all free"),
     ],
     ids=["package", "server", "models", "port"],
 )
