@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import missing
+from tests.system.backends import running
 from unmask.adapters.model_repository import ModelRepository
 from unmask.adapters.triton_config import config_text
 
@@ -30,18 +30,13 @@ def write_configs(root: Path) -> None:
 def triton_over(folder: Path, models: Path, load: Sequence[str] | None = None, tls: TlsFiles | None = None) -> Iterator[Triton]:
     """A Triton of its own over a repository; killed at the end."""
     # Not at the top: this is imported in the training environment too, which has no such servers.
-    from unmask_dev.process import ServerMissing
     from unmask_dev.triton import Triton
 
-    server = Triton(folder, models, load=load, tls=tls)
-    try:
-        server.start()
-    except ServerMissing as error:
-        missing(str(error))
-    try:
-        yield server
-    finally:
-        server.kill()
+    with running(Triton(folder, models, load=load, tls=tls)) as server:
+        try:
+            yield server
+        finally:
+            server.kill()  # stopping it in its own good way takes seconds
 
 
 @pytest.fixture(scope="session")

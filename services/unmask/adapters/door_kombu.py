@@ -35,7 +35,7 @@ class Taker(Protocol):
 class DoorConsumer:
     """Consumes both doors on one connection to RabbitMQ until stopped (Valkey and Redis: `door_redis`).
 
-    A message is acknowledged only once its case or its dead letter is stored.  While the store is away it is handed back.
+    A message is acknowledged only once its case or its dead letter is stored, and held while neither can be.
     """
 
     def __init__(self, broker: str, taker: Taker) -> None:
