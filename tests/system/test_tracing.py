@@ -20,6 +20,7 @@ from tests.system.command import environment
 _PROGRAM = """
 import sys, threading
 from celery.contrib.testing.worker import start_worker
+from celery.signals import task_postrun
 from opentelemetry import trace
 from unmask.adapters.celery_worker import add_task
 from unmask.adapters.queue_celery import CeleryQueue
@@ -29,7 +30,9 @@ from unmask.core.domain import Message, Step
 start_tracing("unmask-test")
 queue, worked = CeleryQueue(sys.argv[1]), threading.Event()
 for step in Step:
-    add_task(queue.app, step, lambda message, redelivered: worked.set())
+    add_task(queue.app, step, lambda message, redelivered: None)
+# Connected after the tracer, so called after it: leaving the worker below waits for no task, and the step's span ends here.
+task_postrun.connect(lambda **_: worked.set(), weak=False)
 queue.app.set_current()
 with start_worker(queue.app, pool="threads", concurrency=1, perform_ping_check=False, shutdown_timeout=20):
     with trace.get_tracer("test").start_as_current_span("submission"):
