@@ -19,7 +19,7 @@ from unmask.bootstrap import Parts, inline_world
 from unmask.core.domain import BytesSource, CaseUpdate, Media, State, Submission
 from unmask.core.submit import accept
 from unmask.settings import Settings
-from unmask_training.chips import Chips, face_detector, prepare
+from unmask_training.data.chips import Chips, face_detector, prepare
 
 SYNTHETIC = ("--action", "block", "--reason", "confirmed", "--truth", "synthetic")
 REAL = ("--action", "allow", "--reason", "false_positive", "--truth", "real")

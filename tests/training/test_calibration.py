@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unmask_training.calibration import card_calibration, fit_calibration, operating_point
-from unmask_training.measures import Scored, calibration_error
+from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
+from unmask_training.measuring.measures import Scored, calibration_error
 
 
 def logits(temperature: float, bias: float, count: int = 60_000) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -16,7 +16,7 @@ from unmask.core.faces import DetectorSettings, Infer
 from unmask.core.images import Border, Pixels, View, ViewContract, chips_of, cut
 from unmask.core.pictures import ImageLimits, decode
 from unmask.core.ports import Tensors
-from unmask_training.chips import INDEX, PIXELS, Chips, face_detector, largest_face, part_of, prepare
+from unmask_training.data.chips import INDEX, PIXELS, Chips, face_detector, largest_face, part_of, prepare
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,12 @@ import torch
 import yaml
 
 from tests.training.drawn_faces import GENERATORS, prepared, recipe
-from unmask_training import detector, network
-from unmask_training.chips import Chips
-from unmask_training.detector import Batches, Recipe, Trainer
+from unmask_training.data.chips import Chips
+from unmask_training.detector import fit as detector
+from unmask_training.detector import network
+from unmask_training.detector.batches import Batches
+from unmask_training.detector.recipe import Recipe
+from unmask_training.detector.trainer import Trainer
 
 Fitted = dict[str, Any]
 

@@ -17,11 +17,12 @@ from unmask.adapters.model_repository import ModelRepository
 from unmask.adapters.models_local import LocalModels
 from unmask.core.cards import Card, ModelRef
 from unmask.core.images import cut
-from unmask_training import detector, exporting
-from unmask_training.chips import Chips
-from unmask_training.detector_evaluate import detection_rows, logits
-from unmask_training.evaluating import read_card
-from unmask_training.exporting import export, load_network, training_of
+from unmask_training.data.chips import Chips
+from unmask_training.detector import export as exporting
+from unmask_training.detector import fit as detector
+from unmask_training.detector.evaluate import detection_rows, logits
+from unmask_training.detector.export import export, load_network, training_of
+from unmask_training.measuring.evaluating import read_card
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from unmask.core import geometry
 from unmask.core.cards import Card
 from unmask.core.images import Chip, cut
 from unmask.core.masks import polygons_of
-from unmask_training import localizer
-from unmask_training.localizer_evaluate import drawn
-from unmask_training.localizer_export import base_card, calibration_scores, load_network, thresholds, write_graph
-from unmask_training.localizer_figures import Outcome, alarms, average_precision, figure, pixel_f1, pixel_recall
-from unmask_training.localizer_network import Localizer
-from unmask_training.localizer_rows import parts_of
-from unmask_training.localizer_samples import Delivery, Sample, Sampler, contract_of, deliver, pieces, plain
-from unmask_training.manipulate_engines import Mask
-from unmask_training.manipulate_shapes import outlines, rasterise
+from unmask_training.data.manipulate_engines import Mask
+from unmask_training.data.manipulate_shapes import outlines, rasterise
+from unmask_training.localizer import fit as localizer
+from unmask_training.localizer.evaluate import drawn
+from unmask_training.localizer.export import base_card, calibration_scores, load_network, thresholds, write_graph
+from unmask_training.localizer.figures import Outcome, alarms, average_precision, figure, pixel_f1, pixel_recall
+from unmask_training.localizer.network import Localizer
+from unmask_training.localizer.rows import parts_of
+from unmask_training.localizer.samples import Delivery, Sample, Sampler, contract_of, deliver, pieces, plain
 
 SIDE = 200
 TO_UNIT = geometry.scaling(1 / 120.0, (-1 / 3, -1 / 3))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from unmask.core import geometry
-from unmask_training.chips import face_detector
-from unmask_training.localizer_rows import clean
-from unmask_training.manipulate import Maker, Plan, manipulate
-from unmask_training.manipulate_engines import DONATED, ENGINES, Face, doctor
-from unmask_training.manipulate_shapes import BOX_AREA, QUARTILES, REGIONS, outlines, rasterise
+from unmask_training.data.chips import face_detector
+from unmask_training.data.manipulate import Maker, Plan, manipulate
+from unmask_training.data.manipulate_engines import DONATED, ENGINES, Face, doctor
+from unmask_training.data.manipulate_shapes import BOX_AREA, QUARTILES, REGIONS, outlines, rasterise
+from unmask_training.localizer.rows import clean
 
 SIDE = 240
 # The template square fills the middle of the picture.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from unmask_training.measures import (
+from unmask_training.measuring.measures import (
     Scored,
     accuracy,
     auc,

@@ -11,9 +11,9 @@ import pytest
 from tests.training.drawn_faces import REALS, prepared, recipe
 from unmask.core import geometry
 from unmask.core.images import Chip
-from unmask_training.augment import Ranges, draw, draw_face, jpeg, own_face
-from unmask_training.chips import Chips
-from unmask_training.detector import Batches, Recipe
+from unmask_training.data.augment import Ranges, draw, draw_face, jpeg, own_face
+from unmask_training.data.chips import Chips
+from unmask_training.detector.fit import Batches, Recipe
 
 
 def chip(side: int, face: float) -> Chip:

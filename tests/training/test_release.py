@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from unmask.core.cards import CARD_SCHEMA, Fusion, Release, logit_of
-from unmask_training.chips import part_of
 from unmask_training.cli import main
+from unmask_training.data.chips import part_of
 from unmask_training.release import Judged, calibration_truth, compose, fit_fusion, newest_cards, read_judged, report
 
 POINTS = {

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from tests.training.drawn_faces import drawn_face, prepared
 from unmask.core.images import Pixels
-from unmask_training.chips import Chips
 from unmask_training.cli import main
-from unmask_training.detector_evaluate import evaluate
-from unmask_training.evaluating import read_card
-from unmask_training.network import Detector, Served
+from unmask_training.data.chips import Chips
+from unmask_training.detector.evaluate import evaluate
+from unmask_training.detector.network import Detector, Served
+from unmask_training.measuring.evaluating import read_card
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,14 @@ from typing import Final
 from unmask.core.errors import UnmaskError
 
 _MODULES: Final = (
-    "unmask_training.chips",
-    "unmask_training.manipulate",
+    "unmask_training.data.chips",
+    "unmask_training.data.manipulate",
     "unmask_training.fitting",
-    "unmask_training.evaluating",
-    "unmask_training.exporting",
+    "unmask_training.measuring.evaluating",
+    "unmask_training.detector.export",
+    "unmask_training.localizer.rows",
+    "unmask_training.localizer.export",
+    "unmask_training.localizer.gallery",
     "unmask_training.release",
 )
 

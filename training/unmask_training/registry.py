@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import Any, Final
 
 RECIPES: Final = {
-    "mobilenet_v2": "unmask_training.detector:fit",
-    "yolov8n-seg": "unmask_training.localizer:fit",
+    "mobilenet_v2": "unmask_training.detector.fit:fit",
+    "yolov8n-seg": "unmask_training.localizer.fit:fit",
 }
 EVALUATORS: Final = {
-    "synthetic": "unmask_training.detector_evaluate:evaluate",
-    "regions": "unmask_training.localizer_evaluate:evaluate",
+    "synthetic": "unmask_training.detector.evaluate:evaluate",
+    "regions": "unmask_training.localizer.evaluate:evaluate",
 }
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of
-from unmask_training.calibration import fit_calibration
-from unmask_training.chips import part_of
-from unmask_training.measures import calibration_error
+from unmask_training.data.chips import part_of
+from unmask_training.measuring.calibration import fit_calibration
+from unmask_training.measuring.measures import calibration_error
 
 # Below this side of a face box, in picture pixels, a view is mostly interpolation: training saw faces from about 70 px on.
 MIN_FACE: Final = 40.0

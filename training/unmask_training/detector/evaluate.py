@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from unmask.core.cards import Card
 from unmask.core.images import Pixels, cut
-from unmask_training.chips import Chips, Row
-from unmask_training.measures import Scored, table
+from unmask_training.data.chips import Chips, Row
+from unmask_training.measuring.measures import Scored, table
 
 # Soft, small pictures: against generators they separate by blur alone, so they count for false alarms only.
 SOFT_SOURCES: Final = ("lfw", "dfdc")

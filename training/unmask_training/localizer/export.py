@@ -19,13 +19,13 @@ from torch import nn
 
 from unmask.core.cards import CARD_SCHEMA, Card, logit_of
 from unmask.core.images import ViewContract
-from unmask_training.calibration import card_calibration, fit_calibration
-from unmask_training.chips import Chips
-from unmask_training.exporting import files_of
-from unmask_training.localizer_evaluate import evaluate, heads_of, masked_cases, whole_cases
-from unmask_training.localizer_network import Localizer
-from unmask_training.localizer_rows import Regions
-from unmask_training.localizer_samples import Delivery, Sampler, contract_of
+from unmask_training.data.chips import Chips
+from unmask_training.detector.export import files_of
+from unmask_training.localizer.evaluate import evaluate, heads_of, masked_cases, whole_cases
+from unmask_training.localizer.network import Localizer
+from unmask_training.localizer.rows import Regions
+from unmask_training.localizer.samples import Delivery, Sampler, contract_of
+from unmask_training.measuring.calibration import card_calibration, fit_calibration
 
 _PARITY: Final = 1e-3
 _NAMES: Final = ("predictions", "prototypes")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from unmask.core.cards import Calibration
-from unmask_training.measures import Scored, threshold_at
+from unmask_training.measuring.measures import Scored, threshold_at
 
 _POINTS: Final = (0.01, 0.02, 0.05, 0.1)
 _EDGE: Final = 1e-4

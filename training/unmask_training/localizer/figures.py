@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask_training.measures import Scored, auc
+from unmask_training.measuring.measures import Scored, auc
 
 Floats = NDArray[np.float64]
 _DRAWS: Final = 300

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.core.cards import Card
-from unmask_training.measures import markdown
+from unmask_training.measuring.measures import markdown
 from unmask_training.registry import EVALUATORS, find
 
 

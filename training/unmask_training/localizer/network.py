@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from unmask_training import torchvision_shim
-from unmask_training.network import read_state
+from unmask_training.detector.network import read_state
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)

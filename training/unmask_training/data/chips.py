@@ -66,6 +66,12 @@ def face_detector(path: Path) -> Infer:
     return infer
 
 
+def add_face_detector(command: argparse.ArgumentParser) -> None:
+    """Adds the option that says which face detector is used."""
+    default = Path(__file__).resolve().parents[3] / "model_repository" / "face_detector" / "1" / "model.onnx"
+    command.add_argument("--face-detector", type=Path, default=default, help="its ONNX file (default: the repository's)")
+
+
 def largest_face(picture: Pixels, infer: Infer) -> DetectedFace | None:
     """The face that serving would put first, or None; in hundredths of a pixel, as alignment stores its rows."""
     face = next(iter(find_faces(picture, infer, DetectorSettings())), None)
@@ -168,6 +174,5 @@ def add_parser(subparsers: Any) -> None:
     command = subparsers.add_parser("prepare", help="find faces and keep their chips, so that training need not decode")
     command.add_argument("--faces", type=Path, required=True, help="folder with manifest.csv")
     command.add_argument("--out", type=Path, required=True, help="folder for the prepared data")
-    default = Path(__file__).resolve().parents[2] / "model_repository" / "face_detector" / "1" / "model.onnx"
-    command.add_argument("--face-detector", type=Path, default=default, help="its ONNX file (default: the repository's)")
+    add_face_detector(command)
     command.set_defaults(run=run)

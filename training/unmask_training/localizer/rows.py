@@ -19,7 +19,7 @@ from unmask.core.faces import Infer
 from unmask.core.geometry import Floats
 from unmask.core.images import Chip, Pixels, make_chip
 from unmask.core.pictures import ImageLimits, decode
-from unmask_training.chips import face_detector, largest_face, part_of
+from unmask_training.data.chips import add_face_detector, face_detector, largest_face, part_of
 
 INDEX: Final = "regions.jsonl"
 PIXELS: Final = "regions.bin"
@@ -160,6 +160,5 @@ def add_parser(subparsers: Any) -> None:
     command = subparsers.add_parser("prepare-regions", help="find faces in doctored pictures and keep chips and masks")
     command.add_argument("--data", type=Path, nargs="+", required=True, help="folders with manifest.csv naming masks")
     command.add_argument("--out", type=Path, required=True, help="folder of the prepared data (`prepare` may share it)")
-    default = Path(__file__).resolve().parents[2] / "model_repository" / "face_detector" / "1" / "model.onnx"
-    command.add_argument("--face-detector", type=Path, default=default, help="its ONNX file (default: the repository's)")
+    add_face_detector(command)
     command.set_defaults(run=run)

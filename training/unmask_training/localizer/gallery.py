@@ -11,9 +11,9 @@ import numpy as np
 
 from unmask.core.images import Pixels
 from unmask.core.masks import decode_regions
-from unmask_training.evaluating import read_card
-from unmask_training.localizer_evaluate import Case, Heads, heads_of, masked_cases
-from unmask_training.localizer_rows import Regions
+from unmask_training.localizer.evaluate import Case, Heads, heads_of, masked_cases
+from unmask_training.localizer.rows import Regions
+from unmask_training.measuring.evaluating import read_card
 
 _GREEN: Final = (0, 220, 60)
 _RED: Final = (255, 40, 40)

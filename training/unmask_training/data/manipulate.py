@@ -19,10 +19,9 @@ from unmask.core import geometry
 from unmask.core.faces import Infer
 from unmask.core.images import Pixels, shrink_area, unit_transform
 from unmask.core.pictures import ImageLimits, decode
-from unmask_training import localizer_export, localizer_gallery, localizer_rows
-from unmask_training.chips import face_detector, largest_face
-from unmask_training.manipulate_engines import DONATED, ENGINES, Face, Mask, doctor
-from unmask_training.manipulate_shapes import BOX_AREA, REGIONS, outlines, rasterise
+from unmask_training.data.chips import add_face_detector, face_detector, largest_face
+from unmask_training.data.manipulate_engines import DONATED, ENGINES, Face, Mask, doctor
+from unmask_training.data.manipulate_shapes import BOX_AREA, REGIONS, outlines, rasterise
 
 COLUMNS: Final = (
     "path", "mask", "label", "engine", "region", "quartile", "area", "source", "group", "base", "donor_source",
@@ -169,8 +168,5 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--seed", type=int, default=1, help="seed (default: 1)")
     command.add_argument("--split", default="train", choices=("train", "val"), help="bases and donors come from it alone")
     command.add_argument("--sources", nargs="+", help="only these sources of real faces as bases and donors")
-    default = Path(__file__).resolve().parents[2] / "model_repository" / "face_detector" / "1" / "model.onnx"
-    command.add_argument("--face-detector", type=Path, default=default, help="its ONNX file (default: the repository's)")
+    add_face_detector(command)
     command.set_defaults(run=run)
-    for module in (localizer_rows, localizer_export, localizer_gallery):
-        module.add_parser(subparsers)

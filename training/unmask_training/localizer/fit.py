@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from unmask_training.localizer_network import DenseHead, Localizer
-from unmask_training.localizer_samples import Delivery, Sample, Sampler, contract_of, pieces
+from unmask_training.localizer.network import DenseHead, Localizer
+from unmask_training.localizer.samples import Delivery, Sample, Sampler, contract_of, pieces
 
 CHECKPOINT: Final = "localizer.pt"
 _MASK_STRIDE: Final = 4

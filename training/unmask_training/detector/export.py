@@ -19,13 +19,13 @@ import yaml
 from safetensors.torch import save_file
 
 from unmask.core.cards import CARD_SCHEMA, Card
-from unmask_training.augment import jpeg
-from unmask_training.calibration import card_calibration, fit_calibration, operating_point
-from unmask_training.chips import Chips, Row
-from unmask_training.detector import Recipe
-from unmask_training.detector_evaluate import detection_rows, evaluate, logits, scored
-from unmask_training.measures import markdown
-from unmask_training.network import Detector, Served, read_state
+from unmask_training.data.augment import jpeg
+from unmask_training.data.chips import Chips, Row
+from unmask_training.detector.evaluate import detection_rows, evaluate, logits, scored
+from unmask_training.detector.network import Detector, Served, read_state
+from unmask_training.detector.recipe import Recipe
+from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
+from unmask_training.measuring.measures import markdown
 
 MARGIN: Final = 1.0
 _LARGEST: Final = 30_000_000

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from unmask.core.cards import Card
 from unmask.core.images import Pixels, cut
 from unmask.core.masks import ViewRegion, decode_regions
-from unmask_training.chips import Chips, Row
-from unmask_training.localizer_figures import Outcome, table
-from unmask_training.localizer_rows import Mask, RegionRow, Regions
-from unmask_training.localizer_samples import pieces, plain
+from unmask_training.data.chips import Chips, Row
+from unmask_training.localizer.figures import Outcome, table
+from unmask_training.localizer.rows import Mask, RegionRow, Regions
+from unmask_training.localizer.samples import pieces, plain
 
 _BATCH: Final = 16
 # Candidates below this confidence do not count for mAP: they would come after every useful one.

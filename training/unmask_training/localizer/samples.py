@@ -13,10 +13,10 @@ import numpy as np
 from unmask.core import geometry
 from unmask.core.geometry import Floats
 from unmask.core.images import Border, Chip, Pixels, View, ViewContract, shrink_area, view_transform, warp
-from unmask_training.chips import Chips, Row
-from unmask_training.localizer_rows import Mask, RegionRow, Regions
-from unmask_training.manipulate_engines import DONATED, ENGINES, Face, doctor, jpeg
-from unmask_training.manipulate_shapes import REGIONS, outlines, rasterise
+from unmask_training.data.chips import Chips, Row
+from unmask_training.data.manipulate_engines import DONATED, ENGINES, Face, doctor, jpeg
+from unmask_training.data.manipulate_shapes import REGIONS, outlines, rasterise
+from unmask_training.localizer.rows import Mask, RegionRow, Regions
 
 KINDS: Final = ("prepared", "faceswap", "made", "real", "synthetic")
 _REGION_SHARES: Final = dict(zip(REGIONS, (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24), strict=True))

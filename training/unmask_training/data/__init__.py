@@ -1,0 +1,1 @@
+"""Corpora as prepared chips, and what training sees of them."""

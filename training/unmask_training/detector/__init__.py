@@ -1,0 +1,1 @@
+"""The detector: network, fit, figures, export."""

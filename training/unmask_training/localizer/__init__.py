@@ -1,0 +1,1 @@
+"""The localizer: network, samples, fit, figures, export."""

@@ -1,0 +1,1 @@
+"""Figures, calibration and their reports."""
