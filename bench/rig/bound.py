@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -15,7 +15,8 @@ from unmask.core.cards import Card, ModelRef
 from unmask.core.pictures import decode
 from unmask.core.ports import ModelServer, Tensors
 
-Calls = list[tuple[ModelRef, Tensors]]
+# A model, what it is given, and which of its outputs are asked for.
+Calls = list[tuple[ModelRef, Tensors, Sequence[str] | None]]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class _Recorder:
         """See `ModelServer.card`."""
         return self.server.card(ref)
 
-    def infer(self, ref: ModelRef, inputs: Tensors) -> Tensors:
+    def infer(self, ref: ModelRef, inputs: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         """See `ModelServer.infer`."""
-        self.calls.append((ref, inputs))
-        return self.server.infer(ref, inputs)
+        self.calls.append((ref, inputs, outputs))
+        return self.server.infer(ref, inputs, outputs)
 
 
 def recorded(rig: Rig, pictures: Iterable[bytes]) -> list[Calls]:
@@ -53,8 +54,8 @@ def seconds(rig: Rig, calls: list[Calls], number: int, at_once: int) -> float:
     """How long so many pictures take: one inference after the other for each picture, `at_once` pictures at a time."""
 
     def ask(one: Calls) -> None:
-        for ref, tensors in one:
-            rig.parts.models.infer(ref, tensors)
+        for ref, tensors, outputs in one:
+            rig.parts.models.infer(ref, tensors, outputs)
 
     started = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:

@@ -82,8 +82,8 @@ def _distributed(on: Rig, pictures: dict[Path, bytes]) -> Iterator[tuple[Path, V
 
 
 def _limits(thresholds: Thresholds) -> tuple[float, ...]:
-    """Those of probabilities; `min_face` is in pixels."""
-    return tuple(value for value in asdict(thresholds).values() if 0.0 < value < 1.0)
+    """Those of probabilities that are stated; `min_face` is in pixels."""
+    return tuple(value for value in asdict(thresholds).values() if value is not None and 0.0 < value < 1.0)
 
 
 def _values(verdict: Verdict) -> list[float | None]:

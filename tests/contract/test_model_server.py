@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ from onnx import TensorProto, helper
 from tests.system.tiny_models import face_picture, make_repository
 from tests.system.triton_backend import triton_over, write_configs
 from tests.unit.adapters.small_models import CANVAS, SIZE, SUMS, TOTAL, add_version, card_of, summing_model
+from tests.unit.classification.tiny_detector import face, knowing_repository
 from unmask.adapters.model_repository import ModelRepository
 from unmask.adapters.models_local import LocalModels
 from unmask.adapters.models_triton import TritonModels
 from unmask.bootstrap import Parts, forgetful, inline_world
 from unmask.core.cards import Card, ModelRef
 from unmask.core.deadlines import within
-from unmask.core.domain import BytesSource, Submission
+from unmask.core.domain import BytesSource, Submission, Verdict
 from unmask.core.errors import BadModel, DeadlineExceeded
 from unmask.core.ports import Tensors
 from unmask.core.submit import accept
+from unmask.core.world import World
 from unmask.settings import Settings
 
 
@@ -102,6 +105,19 @@ class TestModelServer:
             "total": ((3,), "float32"),
         }
         assert_right(outputs, image)
+
+    def test_gives_only_the_outputs_asked_for(self, host: Host) -> None:
+        ref, image = host.add(), rows(9, 0)  # more than a batch
+        whole = host.models.infer(ref, {"image": image})
+        for names in (["total"], ["total", "sums"], ["sums", "sums"]):
+            some = host.models.infer(ref, {"image": image}, names)
+            assert set(some) == set(names)
+            for name, tensor in some.items():
+                np.testing.assert_array_equal(tensor, whole[name])
+        with pytest.raises(BadModel, match=f"{host.name}/1: output summe: the card names sums, total"):
+            host.models.infer(ref, {"image": image}, ["total", "summe"])
+        with pytest.raises(BadModel, match=f"{host.name}/1: the request asks for no output; the card names sums, total"):
+            host.models.infer(ref, {"image": image}, [])
 
     def test_the_card_is_the_repositorys(self, host: Host) -> None:
         ref = host.put(summing_model())
@@ -274,21 +290,49 @@ def test_the_shipped_repository_is_served_as_it_stands(models: Path, tmp_path: P
             assert_alike(LocalModels(repository), TritonModels(repository, server.url), ref, 1e-3)
 
 
-def test_the_whole_pipeline_gives_the_same_verdict_over_both(tmp_path: Path) -> None:
-    root = make_repository(tmp_path / "models")
+@contextmanager
+def both_worlds(root: Path, folder: Path) -> Iterator[tuple[World, World]]:
+    """One of models in this process and one of models in a Triton, after each model was asked by both."""
     write_configs(root)
     parts = Parts(Settings(models=root))
     local = inline_world(parts)
-    with triton_over(tmp_path / "server", root) as server:
+    with triton_over(folder, root) as server:
         for ref in parts.repository.release().models.values():
             assert_alike(LocalModels(parts.repository), TritonModels(parts.repository, server.url), ref, 1e-4)
         handlers = replace(parts.handlers, models=TritonModels(parts.repository, server.url))
-        verdicts = []
-        for world in (forgetful(local), forgetful(replace(local, handlers=handlers))):
-            case = accept(world, Submission("default", BytesSource(face_picture(red=255))))
-            verdict = world.store.verdict_of("default", case.id)
-            assert verdict is not None
-            verdicts.append(verdict)
-    assert verdicts[0].label == verdicts[1].label == "synthetic"
-    assert verdicts[1].score == pytest.approx(verdicts[0].score, abs=1e-4)
-    assert verdicts[1].faces[0].box == verdicts[0].faces[0].box
+        yield forgetful(local), forgetful(replace(local, handlers=handlers))
+
+
+def verdict_on(world: World, picture: bytes) -> Verdict:
+    case = accept(world, Submission("default", BytesSource(picture)))
+    verdict = world.store.verdict_of("default", case.id)
+    assert verdict is not None
+    return verdict
+
+
+def test_the_whole_pipeline_gives_the_same_verdict_over_both(tmp_path: Path) -> None:
+    with both_worlds(make_repository(tmp_path / "models"), tmp_path / "server") as worlds:
+        one, other = (verdict_on(world, face_picture(red=255)) for world in worlds)
+    assert one.label == other.label == "synthetic"
+    assert other.score == pytest.approx(one.score, abs=1e-4)
+    assert other.faces[0].box == one.faces[0].box
+
+
+def test_what_a_detector_says_beside_its_score_is_the_same_over_both(tmp_path: Path) -> None:
+    pictures = {
+        "synthetic": face(red=255),
+        "real": face(red=0, blue=20),
+        "face_falls_apart": face(red=255, striped=True),
+        "face_unlike_known": face(red=0, blue=60),
+    }
+    with both_worlds(knowing_repository(tmp_path / "models"), tmp_path / "server") as worlds:
+        for told, picture in pictures.items():
+            one, other = (verdict_on(world, picture) for world in worlds)
+            assert told in {one.label, one.reasons[0].code} and one.label is other.label and one.reasons == other.reasons
+            ours, theirs = one.faces[0], other.faces[0]
+            assert ours.defence is not None and theirs.defence is not None and ours.generator is not None
+            assert set(ours.generator) == {"family_a", "family_b", "unknown"}
+            assert theirs.generator == pytest.approx(ours.generator, abs=2e-4)
+            values = ((f.score, f.doubt, f.defence.plain, f.defence.blurred) for f in (ours, theirs) if f.defence)
+            first, second = values
+            assert second == pytest.approx(first, abs=2e-4)

@@ -40,14 +40,25 @@ def check_inputs(card: Card, inputs: Tensors) -> None:
         raise BadModel(f"{name}: input {spec.name}: expected shape {spec.shape}, the request has {tensor.shape}")
 
 
-def check_outputs(card: Card, rows: int, outputs: Tensors, said: str) -> None:
-    """The same for an answer of so many rows; `said` is who gave it."""
-    name, expected = label(card), sorted(spec.name for spec in card.outputs)
+def chosen(card: Card, names: Sequence[str] | None) -> tuple[TensorSpec, ...]:
+    """The outputs that a request names, all where it names none; raises `BadModel` for one that the card does not have."""
+    if names is None:
+        return card.outputs
+    by_name = {spec.name: spec for spec in card.outputs}
+    if not names:
+        raise BadModel(f"{label(card)}: the request asks for no output; the card names {', '.join(sorted(by_name))}")
+    for name in names:
+        if name not in by_name:
+            raise BadModel(f"{label(card)}: output {name}: the card names {', '.join(sorted(by_name))}")
+    return tuple(by_name[name] for name in dict.fromkeys(names))
+
+
+def check_outputs(card: Card, specs: Sequence[TensorSpec], rows: int, outputs: Tensors, said: str) -> None:
+    """`check_inputs` for an answer of so many rows to a request for these outputs; `said` is who gave it."""
+    name, expected = label(card), sorted(spec.name for spec in specs)
     if sorted(outputs) != expected:
-        raise BadModel(
-            f"{name}: outputs: the card names {', '.join(expected)}; {said} gave {', '.join(sorted(outputs)) or 'none'}"
-        )
-    for spec in card.outputs:
+        raise BadModel(f"{name}: outputs: expected {', '.join(expected)}; {said} gave {', '.join(sorted(outputs)) or 'none'}")
+    for spec in specs:
         tensor = outputs[spec.name]
         if tensor.dtype.name != spec.dtype:
             raise BadModel(f"{name}: output {spec.name}: the card says {spec.dtype}, {said} gave {tensor.dtype.name}")

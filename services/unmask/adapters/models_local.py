@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from unmask.adapters.gather import Gatherer
-from unmask.adapters.model_contract import Repository, check_declared, check_inputs, joined, label, parts
+from unmask.adapters.model_contract import Repository, check_declared, check_inputs, chosen, joined, label, parts
 from unmask.core.cards import Card, ModelRef, TensorSpec
 from unmask.core.deadlines import remaining
 from unmask.core.errors import BadModel, Unavailable
@@ -37,11 +37,15 @@ class _Loaded:
         self._outputs = [spec.name for spec in card.outputs]
         self._gatherer = Gatherer(self._run, card.max_batch_size)
 
-    def infer(self, inputs: Tensors) -> Tensors:
-        """One request of any number of rows."""
+    def infer(self, inputs: Tensors, outputs: Sequence[str] | None) -> Tensors:
+        """One request of any number of rows.
+
+        All outputs are computed, whatever is asked for: requests that ask for others share a batch, and nothing is sent.
+        """
         check_inputs(self.card, inputs)
-        name = self.card.input.name
-        return joined([self._gatherer.submit({name: part}) for part in parts(inputs[name], self.card.max_batch_size)])
+        name, wanted = self.card.input.name, chosen(self.card, outputs)
+        found = joined([self._gatherer.submit({name: part}) for part in parts(inputs[name], self.card.max_batch_size)])
+        return {spec.name: found[spec.name] for spec in wanted}
 
     def _run(self, inputs: Tensors) -> Tensors:
         try:
@@ -70,11 +74,11 @@ class LocalModels:
         """See `ModelServer.card`."""
         return self._repository.card(ref)
 
-    def infer(self, ref: ModelRef, inputs: Tensors) -> Tensors:
+    def infer(self, ref: ModelRef, inputs: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         """See `ModelServer.infer`."""
         # What is begun cannot be broken off, so what nobody waits for any more is not begun.
         remaining(math.inf)
-        return self._get(ref).infer(inputs)
+        return self._get(ref).infer(inputs, outputs)
 
     def load(self, ref: ModelRef) -> None:
         """See `ModelControl.load`."""

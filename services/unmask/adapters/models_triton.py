@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from unmask.adapters.model_contract import (
@@ -20,6 +20,7 @@ from unmask.adapters.model_contract import (
     check_declared,
     check_inputs,
     check_outputs,
+    chosen,
     joined,
     label,
     parts,
@@ -101,20 +102,20 @@ class TritonModels:
         """See `ModelServer.card`."""
         return self._repository.card(ref)
 
-    def infer(self, ref: ModelRef, inputs: Tensors) -> Tensors:
+    def infer(self, ref: ModelRef, inputs: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         """See `ModelServer.infer`; raises `DeadlineExceeded` when the deadline in hand is what ran out."""
         card = self._repository.card(ref)
         check_inputs(card, inputs)
-        tensor = inputs[card.input.name]
+        tensor, wanted = inputs[card.input.name], chosen(card, outputs)
         known = (card.name, card.version) in self._limits
         try:
-            return self._run(card, tensor)
+            return self._run(card, tensor, wanted)
         except BadModel:
             # Perhaps it was loaded anew with another batch size since; once, and only where that could be.
             self._limits.pop((card.name, card.version), None)
             if not known:
                 raise
-            return self._run(card, tensor)
+            return self._run(card, tensor, wanted)
 
     def load(self, ref: ModelRef) -> None:
         """See `ModelControl.load`."""
@@ -150,18 +151,21 @@ class TritonModels:
         if client is not None:
             client.close()
 
-    def _run(self, card: Card, tensor: NDArray[np.generic]) -> Tensors:
-        return joined([self._infer_part(card, part) for part in parts(tensor, self._limit(card))])
+    def _run(self, card: Card, tensor: NDArray[np.generic], wanted: Sequence[TensorSpec]) -> Tensors:
+        return joined([self._infer_part(card, part, wanted) for part in parts(tensor, self._limit(card))])
 
-    def _infer_part(self, card: Card, tensor: NDArray[np.generic]) -> Tensors:
+    def _infer_part(self, card: Card, tensor: NDArray[np.generic], wanted: Sequence[TensorSpec]) -> Tensors:
         given = InferInput(card.input.name, list(tensor.shape), "UINT8")
         given.set_data_from_numpy(tensor)
+        asked = [InferRequestedOutput(spec.name) for spec in wanted]
         answer = self._call(
             label(card),
-            lambda client, seconds: client.infer(card.name, [given], model_version=str(card.version), client_timeout=seconds),
+            lambda client, seconds: client.infer(
+                card.name, [given], outputs=asked, model_version=str(card.version), client_timeout=seconds
+            ),
         )
         outputs = {output.name: _tensor(card, answer, output.name) for output in answer.get_response().outputs}
-        check_outputs(card, len(tensor), outputs, "Triton")
+        check_outputs(card, wanted, len(tensor), outputs, "Triton")
         return outputs
 
     def _limit(self, card: Card) -> int:

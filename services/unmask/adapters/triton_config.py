@@ -21,37 +21,38 @@ def config_text(cards: Sequence[Card]) -> str:
     """The config.pbtxt of a model from the cards of all its versions (at least one).
 
     Triton has one file for all versions: a length in which they differ is left open (-1), the batch is the smallest one's.
-    Raises `BadModel` where versions differ in a tensor's name, dtype or rank.
+    Versions whose tensors differ from the newest one's in name, dtype, rank or number cannot share it: Triton is told to
+    serve the others only, and whoever asks it for one of those is refused by name.
     """
-    first, *others = cards
-    for other in others:
-        _check_alike(first, other)
-    inputs = _merged([(card.input,) for card in cards])
-    outputs = _merged([card.outputs for card in cards])
+    newest = max(cards, key=lambda card: card.version)
+    served = [card for card in cards if _kinds(card) == _kinds(newest)]
+    inputs = _merged([(card.input,) for card in served])
+    outputs = _merged([card.outputs for card in served])
     lines = [
         "# Written by `unmask models config` from the model's cards: change those.",
-        f'name: "{first.name}"',
+        f'name: "{newest.name}"',
         'backend: "onnxruntime"',
-        f"max_batch_size: {min(card.max_batch_size for card in cards)}",
+        f"max_batch_size: {min(card.max_batch_size for card in served)}",
         *_tensors("input", inputs),
         *_tensors("output", outputs),
         # No delay: what arrives while a batch runs makes the next one.
         "dynamic_batching { }",
-        # Callers name a version, so all stay loaded.
-        "version_policy: { all { } }",
+        *_policy([card.version for card in served], len(cards) - len(served)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _check_alike(first: Card, other: Card) -> None:
-    for one, two in zip((first.input, *first.outputs), (other.input, *other.outputs), strict=False):
-        if (one.name, one.dtype, len(one.shape)) != (two.name, two.dtype, len(two.shape)):
-            raise BadModel(
-                f"model {first.name}: version {first.version} has {one.name} {one.dtype} {one.shape}, version {other.version} "
-                f"{two.name} {two.dtype} {two.shape}: versions that differ in name, dtype or rank need a model of their own"
-            )
-    if len(first.outputs) != len(other.outputs):
-        raise BadModel(f"model {first.name}: versions {first.version} and {other.version} differ in how many outputs they have")
+def _kinds(card: Card) -> list[tuple[str, str, int]]:
+    """What versions have in common that share a configuration."""
+    return [(spec.name, spec.dtype, len(spec.shape)) for spec in (card.input, *card.outputs)]
+
+
+def _policy(versions: Sequence[int], others: int) -> list[str]:
+    # Callers name a version, so all that can be are loaded.
+    if not others:
+        return ["version_policy: { all { } }"]
+    numbers = ", ".join(str(version) for version in sorted(versions))
+    return ["# Other versions have other tensors.", f"version_policy: {{ specific {{ versions: [ {numbers} ] }} }}"]
 
 
 def _merged(versions: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:

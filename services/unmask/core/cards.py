@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,15 @@ from typing import Any, Final
 
 from unmask.core.errors import BadModel
 from unmask.core.images import Border, View, ViewContract
+from unmask.core.reading import Reader
+from unmask.core.readouts import UNKNOWN, BlurDefence, DoubtMap, OpenSet, blur_defence, doubt_map, open_set
 
 CARD_SCHEMA: Final = "unmask.card/1"
 RELEASE_SCHEMA: Final = "unmask.release/1"
 ROLES: Final = {"face_detector": "faces", "detector": "synthetic", "localizer": "regions"}
+_OPTIONAL: Final = ("doubt", "synthetic_despite_doubt", "defence_gap")
+# The outputs that each optional section of a card reads.
+_SECTIONS: Final = {"defence": ("plain", "blurred"), "open_set": ("family",), "doubt": ("distance",)}
 _EDGE: Final = 1e-6
 
 
@@ -28,34 +32,6 @@ def logit_of(probability: float) -> float:
     """Inverse of `sigmoid`, with the probability clipped to [1e-6, 1 - 1e-6]."""
     clipped = min(max(probability, _EDGE), 1.0 - _EDGE)
     return math.log(clipped / (1.0 - clipped))
-
-
-class _Reader:
-    """Typed look-ups in parsed JSON whose errors name the document and the field."""
-
-    def __init__(self, where: str, data: object) -> None:
-        if not isinstance(data, Mapping):
-            raise BadModel(f"{where}: expected a JSON object")
-        self.where, self.data = where, data
-
-    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """The value of `key`; raises `BadModel` when it is missing or of another kind."""
-        value = self.data.get(key)
-        # A bool is an int to Python, never to a card.
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise BadModel(f"{self.where}: field '{key}' is missing or not of the right kind")
-        return value
-
-    def number(self, key: str) -> float:
-        """The finite number at `key`."""
-        value = float(self.get(key, (int, float)))
-        if not math.isfinite(value):
-            raise BadModel(f"{self.where}: field '{key}' is not a finite number")
-        return value
-
-    def sub(self, key: str) -> _Reader:
-        """A reader for the object at `key`."""
-        return _Reader(f"{self.where}: {key}", self.get(key, Mapping))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +81,10 @@ class Card:
     thresholds: Mapping[str, float]
     sha256: str
     raw: Mapping[str, Any] = field(repr=False)
+    # What a detector says beside its score; None where its graph does not.
+    defence: BlurDefence | None = None
+    open_set: OpenSet | None = None
+    doubt: DoubtMap | None = None
 
     @property
     def ref(self) -> ModelRef:
@@ -114,15 +94,17 @@ class Card:
     @staticmethod
     def parse(text: bytes, sha256: str, where: str = "card.json") -> Card:
         """Reads a card; raises `BadModel` naming the field."""
-        card = _Reader(where, _json(text, where))
+        card = Reader.of_text(text, where)
         if card.get("schema", str) != CARD_SCHEMA:
             raise BadModel(f"{where}: schema is not {CARD_SCHEMA}")
         entries = card.get("files", Mapping)
-        files = {name: _Reader(f"{where}: files", entry).get("sha256", str) for name, entry in entries.items()}
+        files = {name: Reader(f"{where}: files", entry).get("sha256", str) for name, entry in entries.items()}
         if "model.onnx" not in files:
             raise BadModel(f"{where}: files names no model.onnx")
         calibration = card.data.get("calibration")
-        thresholds = {key: _Reader(where, card.data["thresholds"]).number(key) for key in card.data.get("thresholds") or {}}
+        thresholds = {key: Reader(where, card.data["thresholds"]).number(key) for key in card.data.get("thresholds") or {}}
+        outputs, classes = _outputs(card), tuple(str(name) for name in card.data.get("classes") or ())
+        _check_sections(card, outputs, classes)
         return Card(
             name=card.get("name", str),
             version=card.get("version", int),
@@ -130,47 +112,36 @@ class Card:
             files=files,
             input=_input(card.sub("input")),
             view=_view(card.sub("input")),
-            outputs=_outputs(card),
-            max_batch_size=_positive(card, "max_batch_size"),
-            classes=tuple(str(name) for name in card.data.get("classes") or ()),
-            calibration=_calibration(_Reader(f"{where}: calibration", calibration)) if calibration else Calibration(),
+            outputs=outputs,
+            max_batch_size=card.positive("max_batch_size"),
+            classes=classes,
+            calibration=_calibration(Reader(f"{where}: calibration", calibration)) if calibration else Calibration(),
             thresholds=thresholds,
             sha256=sha256,
             raw=card.data,
+            defence=blur_defence(card.maybe("defence")),
+            open_set=open_set(card.maybe("open_set")),
+            doubt=doubt_map(card.maybe("doubt")),
         )
 
 
-def _json(text: bytes, where: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise BadModel(f"{where}: not JSON ({error})") from error
-
-
-def _positive(card: _Reader, key: str) -> int:
-    value = card.get(key, int)
-    if value < 1:
-        raise BadModel(f"{card.where}: field '{key}' must be at least 1")
-    return int(value)
-
-
-def _calibration(card: _Reader) -> Calibration:
+def _calibration(card: Reader) -> Calibration:
     temperature = card.number("temperature")
     if temperature <= 0.0:
         raise BadModel(f"{card.where}: temperature must be positive")
     return Calibration(temperature, card.number("bias"))
 
 
-def _input(card: _Reader) -> TensorSpec:
+def _input(card: Reader) -> TensorSpec:
     """The input contract: only uint8 NHWC RGB is served."""
     stated = tuple(card.get(key, str) for key in ("dtype", "layout", "colour"))
     if stated != ("uint8", "NHWC", "RGB"):
         raise BadModel(f"{card.where}: the input must be uint8 NHWC RGB, the card states {' '.join(stated)}")
-    size = -1 if card.get("view", str) == "canvas" else _positive(card, "size")
+    size = -1 if card.get("view", str) == "canvas" else card.positive("size")
     return TensorSpec(card.get("name", str), "uint8", (-1, size, size, 3))
 
 
-def _view(card: _Reader) -> ViewContract | None:
+def _view(card: Reader) -> ViewContract | None:
     if card.get("view", str) == "canvas":
         return None
     try:
@@ -180,15 +151,26 @@ def _view(card: _Reader) -> ViewContract | None:
     margin = card.number("margin")
     if margin <= 0.0:
         raise BadModel(f"{card.where}: margin must be positive")
-    return ViewContract(view, _positive(card, "size"), margin, border)
+    return ViewContract(view, card.positive("size"), margin, border)
 
 
-def _outputs(card: _Reader) -> tuple[TensorSpec, ...]:
+def _outputs(card: Reader) -> tuple[TensorSpec, ...]:
     entries: Sequence[object] = card.get("outputs", list)
-    readers = [_Reader(f"{card.where}: outputs", entry) for entry in entries]
+    readers = [Reader(f"{card.where}: outputs", entry) for entry in entries]
     return tuple(
         TensorSpec(r.get("name", str), r.get("dtype", str), tuple(int(n) for n in r.get("shape", list))) for r in readers
     )
+
+
+def _check_sections(card: Reader, outputs: Sequence[TensorSpec], classes: Sequence[str]) -> None:
+    """A section that says how an output is read needs that output."""
+    given = {spec.name for spec in outputs}
+    for section, needed in _SECTIONS.items():
+        lacking = [name for name in needed if card.maybe(section) is not None and name not in given]
+        if lacking:
+            raise BadModel(f"{card.where}: field '{section}' needs the output '{lacking[0]}', which the card does not name")
+    if card.maybe("open_set") is not None and UNKNOWN in classes:
+        raise BadModel(f"{card.where}: field 'classes' names '{UNKNOWN}', which is what 'open_set' adds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +198,10 @@ class Thresholds:
 
     At or above `synthetic` / `manipulated` a face is called so; below both `*_real` it is real; between: unsure.  From
     `plainly_synthetic` on the localizer is skipped.  `min_face` is the smallest long side of a box, in picture pixels.
+
+    The others are None where the release states none, and then do nothing.  From `doubt` on what the detector says is not
+    relied on, unless it gives `synthetic_despite_doubt` or more; nor is it where its scores of the plain and the blurred view
+    lie on different sides and at least `defence_gap` apart.
     """
 
     synthetic_real: float
@@ -224,6 +210,23 @@ class Thresholds:
     manipulated: float
     plainly_synthetic: float
     min_face: float
+    doubt: float | None = None
+    synthetic_despite_doubt: float | None = None
+    defence_gap: float | None = None
+
+    def is_strange(self, doubt: float | None, synthetic: float | None) -> bool:
+        """Whether a face is too unlike what the detector knows for its p(synthetic) to be relied on."""
+        if self.doubt is None or doubt is None or doubt < self.doubt:
+            return False
+        spared = self.synthetic_despite_doubt
+        return spared is None or synthetic is None or synthetic < spared
+
+    def falls_apart(self, plain: float, blurred: float) -> bool:
+        """Whether a slight blur carries p(synthetic) from one side of the operating point to the other, and far."""
+        low, high = min(plain, blurred), max(plain, blurred)
+        # Rounded, so that .67 and .37 are .3 apart.
+        is_far = self.defence_gap is not None and round(high - low, 4) >= self.defence_gap
+        return is_far and low < self.synthetic_real and high >= self.synthetic
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +246,14 @@ class Release:
     @staticmethod
     def parse(text: bytes, sha256: str, where: str = "release.json") -> Release:
         """Reads a release; raises `BadModel` naming the field."""
-        release = _Reader(where, _json(text, where))
+        release = Reader.of_text(text, where)
         if release.get("schema", str) != RELEASE_SCHEMA:
             raise BadModel(f"{where}: schema is not {RELEASE_SCHEMA}")
         fusion, limits, models = release.sub("fusion"), release.sub("thresholds"), release.sub("models")
-        thresholds = Thresholds(**{key: limits.number(key) for key in Thresholds.__slots__})
+        thresholds = Thresholds(
+            **{key: limits.number(key) for key in Thresholds.__slots__ if key not in _OPTIONAL},
+            **{key: _share(limits, key) for key in _OPTIONAL if limits.data.get(key) is not None},
+        )
         if thresholds.synthetic_real > thresholds.synthetic or thresholds.manipulated_real > thresholds.manipulated:
             raise BadModel(f"{where}: thresholds: a *_real threshold lies above its own upper threshold")
         return Release(
@@ -259,5 +265,12 @@ class Release:
         )
 
 
-def _ref(role: str, entry: _Reader) -> ModelRef:
-    return ModelRef(role, _positive(entry, "version"), entry.get("sha256", str))
+def _share(limits: Reader, key: str) -> float:
+    value = limits.number(key)
+    if not 0.0 < value <= 1.0:
+        raise BadModel(f"{limits.where}: field '{key}' must lie above 0 and not above 1")
+    return value
+
+
+def _ref(role: str, entry: Reader) -> ModelRef:
+    return ModelRef(role, entry.positive("version"), entry.get("sha256", str))

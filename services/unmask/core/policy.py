@@ -11,6 +11,7 @@ from unmask.core.cards import Release, Thresholds
 from unmask.core.domain import (
     Action,
     Classified,
+    Defence,
     FaceRow,
     FaceVerdict,
     Findings,
@@ -45,7 +46,8 @@ class Range:
 class Condition:
     """What a rule asks of a picture; a field that is None or empty asks nothing, several must all hold.
 
-    `family` is the most likely generator family of a counted face that is called synthetic, `region_area` the area of any
+    `family` is the most likely generator family of a counted face that is called synthetic (`unknown`: none that the detector
+    knows), `region_area` the area of any
     region of a counted face (share of the face box), `provenance` the kind of any claim in the file.
     """
 
@@ -98,7 +100,8 @@ def decide(findings: Findings, picture: PictureInfo, release: Release, policy: P
 
     Scores are rounded to 4 places before any threshold.  The picture's score and doubt are the highest among the counted
     faces, its label the gravest.  A face below the size limit is unsure, and counts only where no larger one is.
-    A face with a part that no model filled is never real.  Raises `StoreCorrupt` for findings that do not fit together.
+    A face with a part that no model filled is never real, nor is one of which the detector's doubt or defence says that its
+    score is not to be relied on.  Raises `StoreCorrupt` for findings that do not fit together.
     """
     limits = policy.operating_point(release)
     rows = _checked(findings)
@@ -118,14 +121,25 @@ def decide(findings: Findings, picture: PictureInfo, release: Release, policy: P
     return Outcome(label, subject.score, subject.doubt, action, faces, tuple(reasons))
 
 
-def label_of(synthetic: float | None, manipulated: float | None, limits: Thresholds) -> Label:
+def label_of(
+    synthetic: float | None,
+    manipulated: float | None,
+    limits: Thresholds,
+    *,
+    doubt: float | None = None,
+    defence: Defence | None = None,
+) -> Label:
     """A face's label by its calibrated parts.
 
     A part that is None accuses nobody and clears nobody: real needs both parts below their limits.  (The localizer is
-    skipped only on faces that are plainly synthetic, so nothing that could be real lacks a part.)
+    skipped only on faces that are plainly synthetic, so nothing that could be real lacks a part.)  Doubt and defence are the
+    detector's: where they say that its word is not to be relied on it neither accuses nor clears, whatever its score.  What
+    the localizer found stands, another model's evidence.
     """
     if manipulated is not None and manipulated >= limits.manipulated:
         return Label.MANIPULATED
+    if limits.is_strange(doubt, synthetic) or (defence is not None and limits.falls_apart(defence.plain, defence.blurred)):
+        return Label.UNSURE
     if synthetic is not None and synthetic >= limits.synthetic:
         return Label.SYNTHETIC
     if synthetic is None or manipulated is None:
@@ -162,19 +176,28 @@ def _parts(findings: Findings, index: int) -> tuple[Classified, Localized]:
 
 def _judged(row: FaceRow, classified: Classified, localized: Localized, release: Release, limits: Thresholds) -> FaceVerdict:
     synthetic, manipulated = rounded(classified.synthetic), rounded(localized.manipulated)
-    label = Label.UNSURE if row.side < limits.min_face else label_of(synthetic, manipulated, limits)
+    doubt, defence = rounded(classified.doubt), _rounded_defence(classified.defence)
+    label = label_of(synthetic, manipulated, limits, doubt=doubt, defence=defence)
     return FaceVerdict(
         box=row.box,
         landmarks=row.landmarks,
-        label=label,
+        label=Label.UNSURE if row.side < limits.min_face else label,
         score=rounded(release.fusion.score(synthetic, manipulated)),
-        doubt=rounded(classified.doubt),
+        doubt=doubt,
         synthetic=synthetic,
         manipulated=manipulated,
         generator=classified.generator,
-        defence=classified.defence,
+        defence=defence,
         regions=localized.regions,
     )
+
+
+def _rounded_defence(defence: Defence | None) -> Defence | None:
+    """As `rounded`; half of it says nothing."""
+    if defence is None:
+        return None
+    plain, blurred = rounded(defence.plain), rounded(defence.blurred)
+    return None if plain is None or blurred is None else Defence(plain, blurred)
 
 
 def rounded(value: float | None) -> float | None:

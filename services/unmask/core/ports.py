@@ -139,8 +139,8 @@ class ModelServer(Protocol):
     def card(self, ref: ModelRef) -> Card:
         """The card of that version; raises `BadModel` when it is missing, broken or has another sha256."""
 
-    def infer(self, ref: ModelRef, inputs: Tensors) -> Tensors:
-        """Runs one batch (first axis N of every tensor) and returns every output of the card.
+    def infer(self, ref: ModelRef, inputs: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
+        """Runs one batch (first axis N of every tensor) and returns those outputs, for None every one of the card.
 
         N larger than the card's max_batch_size is split and put together again.  Raises `BadModel` for a wrong name, dtype or
         shape, `Unavailable` when the server does not answer, `DeadlineExceeded` when `core.deadlines` leaves no time.

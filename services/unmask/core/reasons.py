@@ -8,10 +8,11 @@ from typing import Final
 
 from unmask.core.cards import Thresholds
 from unmask.core.domain import Action, Claim, Decision, FaceVerdict, Label, Reason
+from unmask.core.readouts import UNKNOWN
 
 _MOST_REGIONS: Final = 3
 _FAMILY_SHARE: Final = 0.5
-_NO_FAMILY: Final = frozenset({"unknown", "other", "real"})
+_NO_FAMILY: Final = frozenset({"other", "real"})
 _CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "generator": "the file says it was made by a generator",
@@ -42,6 +43,8 @@ def face_reason(face: FaceVerdict, index: int, limits: Thresholds, *, side: floa
     if face.label is Label.REAL:
         text = f"no sign that this face was generated ({percent(face.synthetic)}) or changed ({percent(face.manipulated)})"
         return Reason("face_real", text, index)
+    if (distrusted := _distrusted(face, index, limits)) is not None:
+        return distrusted
     if face.synthetic is None or face.manipulated is None:
         return Reason("face_not_judged", f"{_missing(face)}, so this face cannot pass as real", index)
     return Reason("face_unsure_between", _between(face, limits), index)
@@ -95,7 +98,25 @@ def _family(face: FaceVerdict) -> str:
     name = likeliest(face)
     if name is None or name in _NO_FAMILY or face.generator is None or face.generator[name] < _FAMILY_SHARE:
         return ""
-    return f", most likely by {name} ({percent(face.generator[name])})"
+    share = percent(face.generator[name])
+    if name == UNKNOWN:
+        return f", most likely by a generator that this detector does not know ({share})"
+    return f", most likely by {name} ({share})"
+
+
+def _distrusted(face: FaceVerdict, index: int, limits: Thresholds) -> Reason | None:
+    """Why what the detector says of a face is not relied on, where it is not."""
+    defence = face.defence
+    if defence is not None and limits.falls_apart(defence.plain, defence.blurred):
+        text = (
+            f"the score falls apart when this face is slightly blurred (generated {percent(defence.plain)} as it is, "
+            f"{percent(defence.blurred)} blurred): possibly adversarial noise"
+        )
+        return Reason("face_falls_apart", text, index)
+    if limits.is_strange(face.doubt, face.synthetic):
+        text = f"unlike anything this detector was shown: doubt {percent(face.doubt)}, so its score is not relied on"
+        return Reason("face_unlike_known", text, index)
+    return None
 
 
 def _changed(face: FaceVerdict) -> str:

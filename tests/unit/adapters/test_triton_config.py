@@ -58,9 +58,13 @@ def test_versions_that_differ_leave_the_length_open_and_take_the_smallest_batch(
         [SUMS, TOTAL, TOTAL | {"name": "more"}],
     ],
 )
-def test_versions_of_another_kind_are_refused(outputs: list[dict[str, Any]]) -> None:
-    with pytest.raises(BadModel, match="summing: version"):
-        config_text([card(), card(2, outputs=outputs)])
+def test_versions_of_another_kind_than_the_newest_are_left_out(outputs: list[dict[str, Any]]) -> None:
+    old, new = card(), card(3, outputs=outputs)
+    text = config_text([old, card(2, outputs=outputs), new])
+    assert text.endswith("# Other versions have other tensors.\nversion_policy: { specific { versions: [ 2, 3 ] } }\n")
+    whole = "version_policy: { all { } }\n"
+    assert text.partition("# Other")[0] == config_text([new]).removesuffix(whole)
+    assert config_text([old]).endswith(whole)
 
 
 def test_a_dtype_without_a_name_in_triton_is_refused() -> None:

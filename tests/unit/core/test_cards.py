@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from unmask.core.cards import Calibration, Card, Fusion, Release, logit_of, sigmoid
 from unmask.core.errors import BadModel
 from unmask.core.images import Border, View
+from unmask.core.readouts import BlurDefence, DoubtMap, OpenSet
 
 CARD: dict[str, Any] = {
     "schema": "unmask.card/1",
@@ -92,6 +93,73 @@ def test_a_canvas_model_has_no_view_and_any_side() -> None:
 def test_a_wrong_card_is_refused_by_file_and_field(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(BadModel, match=f"here.json.*{named}"):
         card(**changes)
+
+
+KNOWING: dict[str, Any] = {
+    "outputs": [
+        {"name": name, "dtype": "float32", "shape": [-1]} for name in ("synthetic", "plain", "blurred", "family", "distance")
+    ],
+    "defence": {"sigma": 1.5, "combine": "mean"},
+    "open_set": {"temperature": 2, "unknown": -0.5},
+    "doubt": {"distances": [1, 2.5, 2.5], "doubts": [0, 0.5, 1]},
+}
+
+
+def test_the_sections_of_a_detector_s_further_outputs() -> None:
+    read = card(**KNOWING)
+    assert read.defence == BlurDefence(1.5, "mean") and read.open_set == OpenSet(2.0, -0.5)
+    assert read.doubt == DoubtMap((1.0, 2.5, 2.5), (0.0, 0.5, 1.0))
+    for unset in (card(), card(**KNOWING | dict.fromkeys(("defence", "open_set", "doubt")))):
+        assert unset.defence is unset.open_set is unset.doubt is None
+    null = json.dumps(CARD | {"doubt": None, "defence": None}).encode()
+    assert Card.parse(null, "").doubt is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"defence": {"sigma": 0, "combine": "mean"}}, "defence: field 'sigma' must be positive"),
+        ({"defence": {"sigma": 1.5}}, "defence: field 'combine'"),
+        ({"defence": {"sigma": True, "combine": "mean"}}, "defence: field 'sigma'"),
+        ({"defence": [1.5]}, "field 'defence'"),
+        ({"open_set": {"temperature": -1, "unknown": 0}}, "open_set: field 'temperature' must be positive"),
+        ({"open_set": {"temperature": 1, "unknown": math.inf}}, "open_set: field 'unknown' is not a finite number"),
+        ({"open_set": {}}, "open_set: field 'temperature'"),
+        ({"open_set": {"temperature": 1, "unknown": 0}, "classes": ["a", "unknown"]}, "field 'classes' names 'unknown'"),
+        ({"doubt": {"distances": [1], "doubts": [1]}}, "doubt: 'distances' and 'doubts' must be as many, at least two"),
+        ({"doubt": {"distances": [1, 2, 3], "doubts": [0, 1]}}, "as many"),
+        ({"doubt": {"distances": [2, 1], "doubts": [0, 1]}}, "doubt: field 'distances' must not fall"),
+        ({"doubt": {"distances": [1, 2], "doubts": [1, 0]}}, "doubt: field 'doubts' must not fall"),
+        ({"doubt": {"distances": [1, 2], "doubts": [0, 1.01]}}, "doubt: field 'doubts' must lie between 0 and 1"),
+        ({"doubt": {"distances": [1, 2], "doubts": [-0.01, 1]}}, "doubt: field 'doubts' must lie between 0 and 1"),
+        ({"doubt": {"distances": [1, math.nan], "doubts": [0, 1]}}, "doubt: field 'distances' is not a finite number"),
+        ({"doubt": {"distances": [1, 10**400], "doubts": [0, 1]}}, "doubt: field 'distances' is not a finite number"),
+        ({"doubt": {"distances": [1, "2"], "doubts": [0, 1]}}, "doubt: field 'distances' is not a list of numbers"),
+        ({"doubt": {"distances": [False, True], "doubts": [0, 1]}}, "doubt: field 'distances' is not a list of numbers"),
+        ({"doubt": {"distances": {}, "doubts": [0, 1]}}, "doubt: field 'distances' is missing or not of the right kind"),
+        ({"outputs": KNOWING["outputs"][:2]}, "field 'defence' needs the output 'blurred'"),
+        ({"outputs": KNOWING["outputs"][:3]}, "field 'open_set' needs the output 'family'"),
+        ({"outputs": KNOWING["outputs"][:4]}, "field 'doubt' needs the output 'distance'"),
+    ],
+)
+def test_a_wrong_section_is_refused_by_file_and_field(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadModel, match=f"here.json.*{named}"):
+        card(**KNOWING | changes)
+
+
+def test_optional_thresholds_are_unset_or_a_share() -> None:
+    assert Release.parse(json.dumps(RELEASE).encode(), "").thresholds.doubt is None
+    names = ("doubt", "synthetic_despite_doubt", "defence_gap")
+    stated = copy.deepcopy(RELEASE)
+    stated["thresholds"] |= {"doubt": 0.99, "synthetic_despite_doubt": None, "defence_gap": 1}
+    read = Release.parse(json.dumps(stated).encode(), "").thresholds
+    assert (read.doubt, read.synthetic_despite_doubt, read.defence_gap) == (0.99, None, 1.0)
+    for name in names:
+        for value in (0, 1.01, -1, "0.5", True, math.nan):
+            wrong = copy.deepcopy(RELEASE)
+            wrong["thresholds"][name] = value
+            with pytest.raises(BadModel, match=rf"release\.json: thresholds: field '{name}'"):
+                Release.parse(json.dumps(wrong).encode(), "")
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff\xfe"])

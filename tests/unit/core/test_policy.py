@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.core.test_cards import RELEASE as RELEASE_JSON
 from unmask.core.cards import Release
-from unmask.core.domain import Action, Claim, Classified, FaceRow, Findings, Label, Localized, PictureInfo, Region
+from unmask.core.domain import Action, Claim, Classified, Defence, FaceRow, Findings, Label, Localized, PictureInfo, Region
 from unmask.core.errors import StoreCorrupt
 from unmask.core.policy import PRECEDENCE, Outcome, Policy, decide, label_of
 from unmask.core.policy_text import DEFAULT_POLICY, parse_policy
@@ -134,6 +134,113 @@ def test_a_tiny_face_counts_only_without_a_larger_one() -> None:
 def test_doubt_is_the_highest_or_unset() -> None:
     assert outcome((0.1, 0.1, 100.0)).doubt is None
     assert decide(found((0.1, 0.1, 100.0), doubt=0.12345678), PICTURE, RELEASE, POLICY).doubt == 0.1235
+
+
+# The same with what a release may state of doubt and defence.
+WARY = replace(RELEASE, thresholds=replace(LIMITS, doubt=0.9, defence_gap=0.3))
+SPARING = replace(WARY, thresholds=replace(WARY.thresholds, synthetic_despite_doubt=0.98))
+
+
+def judged(release: Release, synthetic: Part, manipulated: Part, side: float = 100.0, **more: object) -> tuple[Label, str]:
+    """The label of one face and its reason's code."""
+    decided = decide(found((synthetic, manipulated, side), **more), PICTURE, release, POLICY)
+    assert decided.label is decided.faces[0].label
+    return decided.label, decided.reasons[0].code
+
+
+@pytest.mark.parametrize(
+    ("release", "synthetic", "manipulated", "doubt", "label", "code"),
+    [
+        (WARY, 0.1, 0.1, 0.8999, Label.REAL, "face_real"),
+        (WARY, 0.1, 0.1, 0.9, Label.UNSURE, "face_unlike_known"),
+        (WARY, 0.1, 0.1, 0.89996, Label.UNSURE, "face_unlike_known"),
+        (WARY, 0.5, 0.1, 0.95, Label.UNSURE, "face_unlike_known"),
+        (WARY, 0.9999, None, 1.0, Label.UNSURE, "face_unlike_known"),
+        (SPARING, 0.9799, 0.1, 1.0, Label.UNSURE, "face_unlike_known"),
+        (SPARING, 0.98, 0.1, 1.0, Label.SYNTHETIC, "face_synthetic"),
+        (WARY, 0.1, 0.7, 1.0, Label.MANIPULATED, "face_manipulated"),
+        (WARY, 0.1, 0.1, None, Label.REAL, "face_real"),
+        (WARY, None, 0.1, None, Label.UNSURE, "face_not_judged"),
+        (WARY, 0.1, 0.1, math.nan, Label.REAL, "face_real"),
+        (RELEASE, 0.1, 0.1, 1.0, Label.REAL, "face_real"),
+        (RELEASE, 0.9, 0.1, 1.0, Label.SYNTHETIC, "face_synthetic"),
+    ],
+)
+def test_a_strange_face_is_unsure_whatever_the_detector_says(
+    release: Release, synthetic: Part, manipulated: Part, doubt: Part, label: Label, code: str
+) -> None:
+    assert judged(release, synthetic, manipulated, doubt=doubt) == (label, code)
+
+
+@pytest.mark.parametrize(
+    ("release", "plain", "blurred", "label"),
+    [
+        (WARY, 0.1, 0.6, Label.UNSURE),
+        (WARY, 0.6, 0.1, Label.UNSURE),
+        (WARY, 0.3999, 0.6999, Label.UNSURE),
+        (WARY, 0.3999, 0.6998, Label.REAL),
+        (WARY, 0.3701, 0.6701, Label.UNSURE),
+        (WARY, 0.4, 0.9, Label.REAL),
+        (WARY, 0.1, 0.5999, Label.REAL),
+        (WARY, 0.6, 0.95, Label.REAL),
+        (WARY, math.nan, 0.9, Label.REAL),
+        (RELEASE, 0.0, 1.0, Label.REAL),
+    ],
+)
+def test_a_score_that_falls_apart_under_a_blur_is_not_relied_on(
+    release: Release, plain: float, blurred: float, label: Label
+) -> None:
+    code = "face_real" if label is Label.REAL else "face_falls_apart"
+    assert judged(release, 0.1, 0.1, defence=Defence(plain, blurred)) == (label, code)
+
+
+def test_what_the_localizer_found_stands_and_a_tiny_face_stays_too_small() -> None:
+    apart = Defence(0.9, 0.1)
+    assert judged(WARY, 0.5, 0.7, defence=apart) == (Label.MANIPULATED, "face_manipulated")
+    assert judged(WARY, 0.1, 0.1, 12.0, defence=apart, doubt=1.0) == (Label.UNSURE, "face_too_small")
+    assert judged(WARY, 0.1, 0.1, defence=apart, doubt=1.0) == (Label.UNSURE, "face_falls_apart")
+
+
+def test_why_a_score_is_not_relied_on_in_plain_words() -> None:
+    strange = decide(found((0.999, None, 100.0), doubt=0.98765), PICTURE, WARY, POLICY)
+    assert strange.reasons[0].text == "unlike anything this detector was shown: doubt 99 %, so its score is not relied on"
+    assert (strange.doubt, strange.score, strange.action) == (0.9877, 0.999, Action.REVIEW)
+    apart = decide(found((0.5, 0.1, 100.0), defence=Defence(0.91234567, 0.004)), PICTURE, WARY, POLICY)
+    assert apart.reasons[0].text == (
+        "the score falls apart when this face is slightly blurred (generated 91 % as it is, under 1 % blurred): "
+        "possibly adversarial noise"
+    )
+    assert apart.faces[0].defence == Defence(0.9123, 0.004)
+
+
+@given(face, probability, st.none() | st.builds(Defence, st.floats(0.0, 1.0), st.floats(0.0, 1.0)))
+def test_doubt_and_defence_only_ever_make_unsure(one: tuple[Part, Part, float], doubt: Part, defence: Defence | None) -> None:
+    findings = found(one, doubt=doubt, defence=defence)
+    without, wary = decide(findings, PICTURE, RELEASE, POLICY), decide(findings, PICTURE, WARY, POLICY)
+    assert wary.label in {without.label, Label.UNSURE}
+    assert wary.label is without.label or without.label is not Label.MANIPULATED
+    assert (wary.score, wary.doubt) == (without.score, without.doubt)
+
+
+def test_an_unknown_family_is_named_so_and_a_policy_can_ask_for_it() -> None:
+    shares = {"flux": 0.2, "unknown": 0.8}
+    block = ruled("{when: {family: [unknown]}, then: block}")
+    decided = decide(found((0.95, 0.1, 100.0), generator=shares), PICTURE, RELEASE, block)
+    assert decided.action is Action.BLOCK
+    assert decided.reasons[0].text == (
+        "this face looks wholly generated (95 %), most likely by a generator that this detector does not know (80 %)"
+    )
+    known = decide(found((0.95, 0.1, 100.0), generator={"flux": 0.8, "unknown": 0.2}), PICTURE, RELEASE, block)
+    assert known.action is Action.ALLOW and "most likely by flux (80 %)" in known.reasons[0].text
+    real = decide(found((0.1, 0.1, 100.0), generator=shares), PICTURE, RELEASE, block)
+    assert real.action is Action.ALLOW and "generator" not in real.reasons[0].text
+
+
+def test_a_policy_may_move_doubt_and_defence() -> None:
+    policy = ruled("", more="thresholds: {doubt: 0.5, defence_gap: 0.1, synthetic_despite_doubt: 1}")
+    limits = policy.operating_point(RELEASE)
+    assert (limits.doubt, limits.defence_gap, limits.synthetic_despite_doubt) == (0.5, 0.1, 1.0)
+    assert decide(found((0.1, 0.1, 100.0), doubt=0.6), PICTURE, RELEASE, policy).label is Label.UNSURE
 
 
 def test_provenance_is_a_reason_and_lowers_nothing() -> None:
