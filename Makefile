@@ -190,7 +190,7 @@ train-detector: .venv-training/.ready fetch ## train the detector into OUT/model
 	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR" >&2; exit 2; }
 	@mkdir -p "$(OUT)/models"
 	@$(BIN)/unmask models fetch mobilenet_v2 --out "$(OUT)/mobilenet_v2.pth"
-	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/data"
+	@$(TRAIN)/unmask-train prepare "$(FACES)" --out "$(OUT)/data"
 	@$(TRAIN)/unmask-train fit --config training/configs/detector.yaml --data "$(OUT)/data" --out "$(OUT)/detector" \
 		--weights "$(OUT)/mobilenet_v2.pth" $(ARGS)
 	@$(TRAIN)/unmask-train export "$(OUT)/detector/detector.pt" --config training/configs/detector.yaml --data "$(OUT)/data" \
@@ -200,7 +200,7 @@ train-detector: .venv-training/.ready fetch ## train the detector into OUT/model
 train-localizer: .venv-training/.ready fetch ## train the localizer into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more)
 	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR MANIPULATED=DIR" >&2; exit 2; }
 	@mkdir -p "$(OUT)/models"
-	@$(TRAIN)/unmask-train prepare --faces "$(FACES)" --out "$(OUT)/data"
+	@$(TRAIN)/unmask-train prepare "$(FACES)" --out "$(OUT)/data"
 	@$(TRAIN)/unmask-train manipulate --faces "$(FACES)" --out "$(OUT)/spliced" --count 3000 --seed 1
 	@$(TRAIN)/unmask-train prepare-regions --data "$(OUT)/spliced" $(MANIPULATED) --out "$(OUT)/data"
 	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" \

@@ -23,7 +23,8 @@ from unmask.core import geometry
 from unmask.core.images import Border, Chip, View, ViewContract, cut
 from unmask_training.data.augment import Framing, Ranges, draw, draw_face, own_face
 from unmask_training.data.chips import Chips, Row, face_detector, part_of, prepare
-from unmask_training.detector.fit import Batches, Recipe
+from unmask_training.detector.batches import Batches
+from unmask_training.detector.recipe import Recipe
 
 PLAIN = Ranges(
     p_jpeg=0.0, p_blur=0.0, p_noise=0.0, margin=(1.0, 1.0), turn=0.0, shift=0.0, p_edge=0.0,

@@ -86,8 +86,8 @@ def test_a_manifest_of_other_columns_is_one_line(tmp_path: Path, models: Path, c
     detector = models / "face_detector/1/model.onnx"
     rows = [{"path": "a.png", "label": "real", "source": "s", "group": "g", "split": "train", "licence": "CC0"}]
     manifest(tmp_path, rows, {})
-    told = ("--faces", tmp_path, "--out", tmp_path / "out", "--face-detector", detector)
-    assert "a.png" in refused(capsys, "prepare", *told)
+    told = (tmp_path, "--out", tmp_path / "out", "--face-detector", detector)
+    assert "nothing prepared" in refused(capsys, "prepare", *told)
     (tmp_path / "manifest.csv").write_text("path,label\na.png,real\n", encoding="utf-8")
     assert "group" in refused(capsys, "prepare", *told)
 

@@ -13,7 +13,8 @@ from unmask.core import geometry
 from unmask.core.images import Chip
 from unmask_training.data.augment import Ranges, draw, draw_face, jpeg, own_face
 from unmask_training.data.chips import Chips
-from unmask_training.detector.fit import Batches, Recipe
+from unmask_training.detector.batches import Batches
+from unmask_training.detector.recipe import Recipe
 
 
 def chip(side: int, face: float) -> Chip:

@@ -11,7 +11,7 @@ from typing import Final
 from unmask.core.errors import UnmaskError
 
 _MODULES: Final = (
-    "unmask_training.data.chips",
+    "unmask_training.data.preparing",
     "unmask_training.data.manipulate",
     "unmask_training.fitting",
     "unmask_training.measuring.evaluating",

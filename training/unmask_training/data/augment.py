@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from unmask.core import geometry
 from unmask.core.geometry import Floats
 from unmask.core.images import Border, Chip, Pixels, warp
+from unmask_training.data.retouch import retouch
 
 _FILTERS: Final = (cv2.INTER_AREA, cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 # 4:4:4 once, 4:2:0 twice (the web's habit), 4:2:2 once.
@@ -39,6 +40,7 @@ class Ranges:
     face: tuple[float, float] = (70.0, 185.0)
     sharp: tuple[float, float] = (140.0, 185.0)
     p_sharp: float = 0.4
+    p_retouch: float = 0.0
     jpeg: tuple[int, int] = (40, 98)
     p_jpeg: float = 0.75
     blur: tuple[float, float] = (0.3, 1.6)
@@ -116,6 +118,8 @@ def draw(chip: Chip, face: float, size: int, ranges: Ranges, rng: np.random.Gene
     `face` is what `draw_face` gave; a chip smaller than that keeps its own size.
     """
     pixels, unit = _resolution(chip, face, rng)
+    if ranges.p_retouch and rng.random() < ranges.p_retouch:
+        pixels = retouch(pixels, rng)
     pixels = _delivery(pixels, ranges, rng)
     matrix, margin, offset, turn = _placement(unit, size, ranges, rng)
     border = list(Border)[rng.integers(len(Border))]
