@@ -9,18 +9,29 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from unmask_training.measuring.measures import (
+    REAL,
+    SYNTHETIC,
+    UNSURE,
+    Point,
     Scored,
     accuracy,
     auc,
     balanced,
+    balanced_at,
     calibration_error,
+    called,
     figure,
+    figures,
     interval,
     joined,
     markdown,
+    percentiles,
+    pooled,
     recall_at,
+    share_called,
     table,
     threshold_at,
+    told,
 )
 
 
@@ -101,17 +112,56 @@ def test_interval_repeats() -> None:
     assert interval(rows, auc) == interval(rows, auc)
 
 
+def test_doubt_makes_unsure_unless_the_score_is_spared() -> None:
+    rows = scored([0.1, 0.2, 0.5], [0.7, 0.9, 0.99])
+    rows = Scored(rows.score, rows.fake, rows.kind, rows.group, np.array([0.1, 0.95, 0.0, 0.9, 0.95, 0.99]))
+    assert called(rows, Point(0.4, 0.6)).tolist() == [REAL, REAL, UNSURE, SYNTHETIC, SYNTHETIC, SYNTHETIC]
+    # At the limit counts as doubt.
+    assert called(rows, Point(0.4, 0.6, 0.95)).tolist() == [REAL, UNSURE, UNSURE, SYNTHETIC, UNSURE, UNSURE]
+    assert called(rows, Point(0.4, 0.6, 0.95, 0.99)).tolist() == [REAL, UNSURE, UNSURE, SYNTHETIC, UNSURE, SYNTHETIC]
+    assert balanced_at(rows, Point(0.4, 0.6, 0.95)) == pytest.approx(1 / 3)
+    assert share_called(rows.where(rows.fake), UNSURE, Point(0.4, 0.6, 0.95)) == pytest.approx(2 / 3)
+    assert told(Point(0.4, 0.6)) == {"real_below": 0.4, "synthetic_above": 0.6}
+    with pytest.raises(ValueError, match="the model gives no doubt"):
+        called(scored([0.1], [0.9]), Point(0.4, 0.6, 0.95))
+
+
+def test_figures_are_those_of_each_alone_and_leave_out_what_cannot_be() -> None:
+    rng = np.random.default_rng(1)
+    rows = scored(rng.random(30), rng.random(20) + 0.3, groups=[f"g{i // 3}" for i in range(50)])
+    both = figures(rows, {"auc": auc, "accuracy": lambda r: accuracy(r, 0.4, 0.6)})
+    assert both == {"auc": figure(rows, auc), "accuracy": figure(rows, lambda r: accuracy(r, 0.4, 0.6))}
+    assert set(figures(rows.where(rows.fake), {"auc": auc, "right": lambda r: accuracy(r, 0.4, 0.6)})) == {"right"}
+
+
+def test_draws_without_the_measure_do_not_count() -> None:
+    assert percentiles([float("nan"), 1.0, 1.0]) == (1.0, 1.0)
+    assert np.isnan(percentiles([float("nan")])).all()
+    # With one real in three groups many draws have none: the interval is of those that do.
+    low, high = interval(scored([0.2], [0.1, 0.9]), auc)
+    assert (low, high) == (0.0, 1.0)
+
+
 def test_table_keeps_soft_sources_out_of_the_pooled_figures() -> None:
     kinds = ["photos", "photos", "soft", "soft", "gan", "gan"]
     rows = scored([0.1, 0.2, 0.9, 0.95], [0.8, 0.3], kinds)
-    figures = table(rows, ["photos"], 0.5, 0.6)
-    assert figures["pooled"]["accuracy_on_reals"]["value"] == 1.0 and figures["pooled"]["accuracy_on_reals"]["n"] == 2
-    assert figures["pooled"]["balanced_accuracy"]["value"] == 0.75
-    assert figures["by_kind"]["soft"]["accuracy"]["value"] == 0.0 and "auc" not in figures["by_kind"]["soft"]
-    assert figures["by_kind"]["gan"]["auc"]["value"] == 1.0
-    text = markdown(figures)
-    assert "| generator `gan` | 2 | 50.0 (" in text and "| real `soft` | 2 | 0.0 (0.0-0.0) |  |" in text
+    found = table(rows, ["photos"], Point(0.5, 0.6))
+    assert found["pooled"]["accuracy_on_reals"]["value"] == 1.0 and found["pooled"]["accuracy_on_reals"]["n"] == 2
+    assert found["pooled"]["balanced_accuracy"]["value"] == 0.75
+    assert found["pooled"]["fakes_called_real"]["value"] == 0.5 and found["pooled"]["reals_called_fake"]["value"] == 0.0
+    soft, gan = found["by_kind"]["soft"], found["by_kind"]["gan"]
+    assert soft["accuracy"]["value"] == 0.0 and soft["called_synthetic"]["value"] == 1.0 and "auc" not in soft
+    assert gan["auc"]["value"] == 1.0 and gan["recall_at_fpr_0.01"]["value"] == 1.0 and gan["called_real"]["value"] == 0.5
+    # A source of the pooled figures is held against all fakes.
+    assert found["by_kind"]["photos"]["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 4}
+    text = markdown(found)
+    assert "| generator `gan` | 2 | 50.0 (" in text and "| real `soft` | 2 | 0.0 (0.0-0.0) | 0.0 |  |" in text
     assert "**balanced accuracy** | 4 | 75.0 (" in text
+
+
+def test_pooled_figures_of_one_class_are_its_own_alone() -> None:
+    rows = scored([0.1, 0.5], [])
+    assert set(pooled(rows, Point(0.4, 0.6))) == {"accuracy_on_reals", "reals_called_fake", "unsure_on_reals"}
 
 
 def test_joined_has_the_rows_of_both() -> None:

@@ -15,6 +15,7 @@ _MODULES: Final = (
     "unmask_training.data.manipulate",
     "unmask_training.fitting",
     "unmask_training.measuring.evaluating",
+    "unmask_training.measuring.adversarial",
     "unmask_training.detector.export",
     "unmask_training.localizer.rows",
     "unmask_training.localizer.export",
