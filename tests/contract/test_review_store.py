@@ -112,6 +112,17 @@ class TestCases:
         assert rows.ids(CaseFilter(action=Action.BLOCK)) == []  # nothing that is blocked waits
 
     @pytest.mark.parametrize("order", Order)
+    def test_since_is_when_they_were_submitted(self, rows: Rows, order: Order) -> None:
+        old, new, newest = (rows.add(at=NOW + timedelta(hours=n)) for n in range(3))
+        every = [case.id for case in (old, new, newest)]
+        for since, left in ((NOW - timedelta(days=9), every), (new.created_at, every[1:]), (NOW + timedelta(days=9), [])):
+            wanted = CaseFilter(order=order, since=since)
+            assert rows.ids(wanted) == sorted(left, reverse=order is Order.NEWEST)
+        wanted = CaseFilter(order=order, since=new.created_at)
+        first = rows.ids(wanted, limit=1)
+        assert sorted(first + rows.ids(wanted, first[-1])) == every[1:]
+
+    @pytest.mark.parametrize("order", Order)
     def test_pages_hold_every_case_once(self, rows: Rows, order: Order) -> None:
         made = [rows.add(at=NOW + timedelta(milliseconds=n // 3)).id for n in range(23)]  # some share their millisecond
         seen: list[str] = []

@@ -36,7 +36,7 @@ _FORGET_USAGE: Final = sa.delete(usage).where(
     usage.c.tenant == bindparam("name"), usage.c.period.like(bindparam("kind")), usage.c.period < bindparam("oldest")
 )
 # Columns whose value is the field's own.
-_OWN: Final = ("disabled", "per_minute", "per_day", "keep_days", "keep_landmarks_days")
+_OWN: Final = ("disabled", "per_minute", "per_day", "keep_days", "keep_landmarks_days", "discover")
 
 
 class SqlAccess:

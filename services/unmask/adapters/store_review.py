@@ -13,6 +13,7 @@ from unmask.adapters import store_rows as rows
 from unmask.adapters.database import Database
 from unmask.adapters.store_tables import cases, decisions, pictures
 from unmask.core.domain import Action, Case, State
+from unmask.core.ids import first_case_id
 from unmask.core.review import APPEAL_ACTOR, CaseFilter, Order, Sample, SampleFilter, Standing, Truth
 
 _PAGE: Final = 200
@@ -62,11 +63,14 @@ _SAMPLES: Final = (
 def _listing(asked: frozenset[str], newest: bool) -> sa.Select[Any]:
     """Decided cases by the columns that are asked for; built once for each shape."""
     statement = sa.select(cases).where(cases.c.tenant == bindparam("tenant"), cases.c.state == State.DECIDED.value)
-    for name in sorted(asked - {"after"}):
+    for name in sorted(asked - {"after", "first"}):
         statement = statement.where(cases.c[name] == bindparam(name))
     if "after" in asked:
         last = bindparam("after", type_=sa.String)
         statement = statement.where(cases.c.id < last if newest else cases.c.id > last)
+    if "first" in asked:
+        # By the id, which sorts by time: the primary key finds it.
+        statement = statement.where(cases.c.id >= bindparam("first", type_=sa.String))
     order = cases.c.id.desc() if newest else cases.c.id
     return statement.order_by(order).limit(bindparam("most", type_=sa.Integer))
 
@@ -84,7 +88,14 @@ class SqlReview:
             if action not in {None, Action.REVIEW}:
                 return ()  # what waits is in review
             action = Action.REVIEW
-        values: dict[str, Any] = {"label": wanted.label, "action": action, "batch": wanted.batch, "after": after}
+        first = "" if wanted.since is None else first_case_id(wanted.since)
+        values: dict[str, Any] = {
+            "label": wanted.label,
+            "action": action,
+            "batch": wanted.batch,
+            "after": after,
+            "first": first,
+        }
         asked: dict[str, Any] = {name: str(value) for name, value in values.items() if value}
         if wanted.standing is not Standing.ALL:
             asked["reviewed"] = wanted.standing is Standing.DECIDED

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration's name: what a database must be at.
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 # Only where Unmask itself made the key: a caller's may be too long for an index.
 UNREAD: Final = "sha256 = '' AND source_kind = 'bytes' AND source_ref <> ''"
 metadata = MetaData()
@@ -190,6 +190,7 @@ tenants = Table(
     Column("keep_days", Integer),
     Column("keep_landmarks_days", Integer, nullable=False),
     Column("policy", String(64)),
+    Column("discover", Boolean, nullable=False, server_default="0"),
 )
 
 tokens = Table(

@@ -35,6 +35,7 @@ _VERBS: Final = (
     "erase",
     "review",
     "batch",
+    "discover",
 )
 
 

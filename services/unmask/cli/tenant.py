@@ -51,6 +51,19 @@ def _add_limits(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="days that landmarks (biometric data) are kept after the decision; 0: not at all, which is the default",
     )
+    verb.add_argument(
+        "--discover",
+        type=_on_or_off,
+        default=argparse.SUPPRESS,
+        metavar="on|off",
+        help="whether `unmask discover` may look through its unexplained pictures for new generators; off is the default",
+    )
+
+
+def _on_or_off(text: str) -> bool:
+    if text not in {"on", "off"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: on or off is needed")
+    return text == "on"
 
 
 def _at_least(least: int) -> Any:
@@ -69,7 +82,7 @@ def _or_none(least: int) -> Any:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in (*_LIMITS, "keep_landmarks_days") if hasattr(args, name)}
+    return {name: getattr(args, name) for name in (*_LIMITS, "keep_landmarks_days", "discover") if hasattr(args, name)}
 
 
 def _create(args: argparse.Namespace) -> int:
@@ -140,7 +153,7 @@ def _list(args: argparse.Namespace) -> int:
         for tenant in found:
             print(json.dumps(asdict(tenant) | {"created_at": moment(tenant.created_at)}))
         return 0
-    head = ("TENANT", "STATE", "A MINUTE", "A DAY", "KEEP DAYS", "LANDMARKS DAYS", "POLICY", "CREATED")
+    head = ("TENANT", "STATE", "A MINUTE", "A DAY", "KEEP DAYS", "LANDMARKS DAYS", "DISCOVER", "POLICY", "CREATED")
     print_table(head, [_row(tenant) for tenant in found])
     return 0
 
@@ -148,4 +161,5 @@ def _list(args: argparse.Namespace) -> int:
 def _row(tenant: Tenant) -> tuple[str, ...]:
     limits = ("-" if limit is None else str(limit) for limit in (tenant.per_minute, tenant.per_day, tenant.keep_days))
     state, policy = "disabled" if tenant.disabled else "enabled", tenant.policy[:12] or "-"
-    return (tenant.name, state, *limits, str(tenant.keep_landmarks_days), policy, moment(tenant.created_at))
+    kept, discover = str(tenant.keep_landmarks_days), "on" if tenant.discover else "off"
+    return (tenant.name, state, *limits, kept, discover, policy, moment(tenant.created_at))

@@ -22,7 +22,8 @@ class Tenant:
     """One customer of the deployment; a limit that is None is not set.
 
     `keep_days` is how long pictures and verdicts stay after a case ended (None: for ever), `keep_landmarks_days` how long
-    landmarks do (0: gone at the decision), `policy` the sha256 of its own policy (empty: the deployment's).
+    landmarks do (0: gone at the decision), `policy` the sha256 of its own policy (empty: the deployment's), `discover`
+    whether it agreed that the operator looks through its unexplained pictures for new generators (`unmask discover`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Tenant:
     keep_days: int | None = None
     keep_landmarks_days: int = 0
     policy: str = ""
+    discover: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,13 +67,17 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaseFilter:
-    """Which cases, and in which order; what is None or empty is not asked for.  `action` is the last decision's."""
+    """Which cases, and in which order; what is None or empty is not asked for.  `action` is the last decision's.
+
+    `since` is when a case was submitted at the earliest, to the millisecond.
+    """
 
     standing: Standing = Standing.WAITING
     label: Label | None = None
     action: Action | None = None
     batch: str = ""
     order: Order = Order.OLDEST
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def test_another_schema_version_is_refused_by_number(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "cases.sqlite3") as raw:
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
     raw.close()
-    with pytest.raises(BadConfig, match="version 9999, this program needs 0002: it was written by a newer Unmask"):
+    with pytest.raises(BadConfig, match="version 9999, this program needs 0003: it was written by a newer Unmask"):
         SqlStore(url(tmp_path))
 
 
