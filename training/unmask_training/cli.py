@@ -14,6 +14,7 @@ _MODULES: Final = (
     "unmask_training.data.preparing",
     "unmask_training.data.manipulate",
     "unmask_training.fitting",
+    "unmask_training.detector.compare",
     "unmask_training.measuring.evaluating",
     "unmask_training.measuring.adversarial",
     "unmask_training.detector.export",

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
 
+from unmask_training import trunks
+
 RECIPES: Final = {
-    "mobilenet_v2": "unmask_training.detector.fit:fit",
+    **dict.fromkeys(trunks.SPECS, "unmask_training.detector.fit:fit"),
+    "clip_vit_b16": "unmask_training.tower.fit:fit",
     "yolov8n-seg": "unmask_training.localizer.fit:fit",
 }
 EVALUATORS: Final = {

@@ -62,6 +62,7 @@ def compose(name: str, cards: Mapping[str, Card], fusion: Fusion, report: Mappin
             "manipulated": localizer["fpr_0.005"],
             "plainly_synthetic": PLAINLY_SYNTHETIC,
             "min_face": MIN_FACE,
+            **{key: detector[key] for key in ("doubt", "synthetic_despite_doubt", "defence_gap") if key in detector},
         },
         "report": dict(report),
     }

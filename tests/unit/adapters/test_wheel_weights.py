@@ -162,7 +162,8 @@ def test_a_product_never_leaves_the_repository(tmp_path: Path, path: str) -> Non
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     entries = read_lock(ROOT / "model_repository")
-    with pytest.raises(BadRequest, match="no weights named 'x'; it has face_detector, mobilenet_v2, mobilestylegan"):
+    known = "face_detector, mobilenet_v2, efficientnet_lite0, mobilestylegan, clip_vit_b16"
+    with pytest.raises(BadRequest, match=f"no weights named 'x'; it has {known}"):
         entry_named(entries, "x")
 
 

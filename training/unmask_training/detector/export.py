@@ -41,7 +41,7 @@ def load_network(checkpoint: Path) -> tuple[Detector, dict[str, Any]]:
     state = read_state(checkpoint)
     if not {"families", "average", "size"} <= set(state):
         raise ValueError(f"{checkpoint}: not a detector's checkpoint")
-    network = Detector(state["families"])
+    network = Detector(state["families"], trunk=state.get("trunk", "mobilenet_v2"))
     network.load_state_dict(state["average"])
     return network.eval(), state
 

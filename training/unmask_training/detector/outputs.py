@@ -20,7 +20,7 @@ from unmask_training.measuring.tiers import CLEAN, Tier, view_of
 
 Floats = NDArray[np.float64]
 _BATCH: Final = 32
-_OPTIONAL: Final = ("plain", "blurred", "family", "embedding", "cam", "distance")
+_OPTIONAL: Final = ("plain", "blurred", "family", "embedding", "cam", "distance", "features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Outputs:
     """A graph's outputs for N faces: `synthetic` (N,), the served logit, and what else it gives (None where it does not).
 
     `plain` and `blurred` (N,) logits, `family` (N, F) logits, `embedding` (N, C), `cam` (N, h, w) logits a position,
-    `distance` (N,); `on_face` (N, h, w) is the share of each position of `cam` that lies on the face.
+    `distance` (N,), `features` (N, 2, C) before the heads, of the view and its blurred copy; `on_face` (N, h, w) is the share
+    of each position of `cam` that lies on the face.
     """
 
     synthetic: Floats
@@ -38,6 +39,7 @@ class Outputs:
     embedding: Floats | None = None
     cam: Floats | None = None
     distance: Floats | None = None
+    features: Floats | None = None
     on_face: Floats | None = None
 
 

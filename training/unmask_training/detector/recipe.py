@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from unmask_training import trunks
 from unmask_training.data.augment import Ranges
 
 
@@ -33,6 +34,7 @@ class Recipe:
     threads: int = 0
     seed: int = 1
     augment: Ranges = field(default_factory=Ranges)
+    trunk: str = "mobilenet_v2"
 
     @staticmethod
     def of(told: Mapping[str, Any]) -> Recipe:
@@ -45,7 +47,10 @@ class Recipe:
         if missing:
             raise ValueError(f"recipe: {', '.join(missing)} missing")
         values = {name: told[name] for name in names}
-        recipe = Recipe(**values | {"augment": Ranges.of(told.get("augment") or {})})
+        # The recipe's name is its trunk's, unless a trunk is told apart.
+        trunk = str(told.get("trunk") or told.get("recipe") or "mobilenet_v2")
+        recipe = Recipe(**values | {"augment": Ranges.of(told.get("augment") or {}), "trunk": trunk})
+        trunks.spec(trunk)
         _check(recipe)
         return recipe
 
@@ -60,7 +65,7 @@ def _check(recipe: Recipe) -> None:
             or not all(_is_number(share) and share > 0 for share in shares.values())
         ):
             raise ValueError(f"recipe: {name}: every share must be positive")
-    for name in Recipe.__slots__[2:-1]:
+    for name in Recipe.__slots__[2:-2]:
         value, whole = getattr(recipe, name), isinstance(getattr(_DEFAULTS, name), int)
         if not _is_number(value) or not 0 <= value < math.inf or (whole and value != int(value)):
             raise ValueError(f"recipe: {name}: {value!r} is not a {'whole ' if whole else ''}number of at least 0")

@@ -24,7 +24,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe, self.step, self.seconds = recipe, 0, 0.0
         self.start: dict[str, Any] = {"kind": "scratch"}
-        self.network = Detector(families, recipe.dropout).to(memory_format=torch.channels_last)
+        self.network = Detector(families, recipe.dropout, recipe.trunk).to(memory_format=torch.channels_last)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
@@ -89,12 +89,14 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "families": list(self.network.families),
             "size": self.recipe.size,
+            "trunk": self.recipe.trunk,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a saved state; raises `ValueError` when it is another recipe's."""
-        if (tuple(state["families"]), state["size"]) != (self.network.families, self.recipe.size):
-            raise ValueError("checkpoint: other families or another size than the recipe's")
+        stated = tuple(state["families"]), state["size"], state.get("trunk", "mobilenet_v2")
+        if stated != (self.network.families, self.recipe.size, self.recipe.trunk):
+            raise ValueError("checkpoint: other families, another size or another trunk than the recipe's")
         self.step, self.average = state["step"], dict(state["average"])
         self.seconds, self.start = state["seconds"], dict(state["start"])
         self.network.load_state_dict(state["network"])

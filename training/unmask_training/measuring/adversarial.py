@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from unmask.core.cards import Card
 from unmask.core.images import cut
-from unmask_training.adaptation.features import blurred
 from unmask_training.data.chips import Chips, Row
+from unmask_training.detector.blur import blurred
 from unmask_training.detector.evaluate import detection_rows, main_sources, point_of, scored
 from unmask_training.detector.export import load_network
 from unmask_training.measuring.evaluating import read_card
