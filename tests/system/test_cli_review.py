@@ -19,7 +19,10 @@ from unmask.bootstrap import Parts, inline_world
 from unmask.core.domain import BytesSource, CaseUpdate, Media, State, Submission
 from unmask.core.submit import accept
 from unmask.settings import Settings
-from unmask_training.data.chips import Chips, face_detector, prepare
+from unmask_training.data.chips import Chips, face_detector
+from unmask_training.data.corpora import read_all
+from unmask_training.data.corpora_choice import choose
+from unmask_training.data.preparing import prepare
 
 SYNTHETIC = ("--action", "block", "--reason", "confirmed", "--truth", "synthetic")
 REAL = ("--action", "allow", "--reason", "false_positive", "--truth", "real")
@@ -172,7 +175,8 @@ def test_training_prepares_what_was_exported(desk: Desk, tiny: Path, tmp_path: P
     desk.decide(real, *REAL)
     desk.export(tmp_path / "samples")
     infer = face_detector(tiny / "face_detector" / "1" / "model.onnx")
-    assert prepare(tmp_path / "samples", tmp_path / "prepared", infer) == (2, [])
+    report = prepare(choose(read_all([tmp_path / "samples"]), 0.1, "", []), tmp_path / "prepared", infer)
+    assert (report.added, list(report.left_out)) == (2, [])
     rows = Chips(tmp_path / "prepared").rows
     assert [(row.label, row.kind) for row in rows] == [("synthetic", "stylegan2"), ("real", "review-default")]
 

@@ -13,7 +13,21 @@ from tests.training.drawn_faces import manifest, prepared, recipe
 from unmask_training.cli import main, parser
 from unmask_training.registry import EVALUATORS, RECIPES, find
 
-COMMANDS = ("prepare", "prepare-regions", "manipulate", "fit", "evaluate", "export", "export-localizer", "release")
+COMMANDS = (
+    "prepare",
+    "prepare-regions",
+    "manipulate",
+    "fit",
+    "recipes",
+    "evaluate",
+    "attack",
+    "matrix",
+    "leave-one-out",
+    "curves",
+    "export",
+    "export-localizer",
+    "release",
+)
 
 
 def test_every_command_is_there_with_help(capsys: pytest.CaptureFixture[str]) -> None:
