@@ -36,6 +36,11 @@ def test_the_classes_counts_do_not_move_the_bias() -> None:
     assert card_calibration(found) == {"temperature": found.temperature, "bias": found.bias}
 
 
+def test_classes_that_nothing_mixes_still_give_a_temperature_to_divide_by() -> None:
+    found = fit_calibration(np.array([-9.0, -8.0, 8.0, 9.0]), np.array([False, False, True, True]))
+    assert found.temperature == 0.01 and found.probability(8.0) > 0.99 and found.probability(-8.0) < 0.01
+
+
 @pytest.mark.parametrize("truth", [[True, True], [False, False]])
 def test_one_class_cannot_be_calibrated(truth: list[bool]) -> None:
     with pytest.raises(ValueError, match="both classes"):

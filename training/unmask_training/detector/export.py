@@ -192,7 +192,14 @@ def export(checkpoint: Path, folder: Path, data: Path, config: Path, notes: Sequ
 def run(args: argparse.Namespace) -> int:
     """Exports and prints the figures."""
     folder = args.repository / "detector" / str(args.version)
-    card = export(args.checkpoint, folder, args.data, args.config, args.note)
+    if "shares" in read_state(args.checkpoint):
+        from unmask_training.tower import export as tower
+
+        if args.weights is None:
+            raise ValueError(f"{args.checkpoint}: stands on a tower; --weights FILE says where its file is")
+        card = tower.export(args.checkpoint, folder, args.data, args.config, args.weights, args.note)
+    else:
+        card = export(args.checkpoint, folder, args.data, args.config, args.note)
     print(f"{folder}: thresholds {card['thresholds']}, calibration {card['calibration']}")
     print(markdown(card["metrics"]))
     return 0
@@ -201,10 +208,11 @@ def run(args: argparse.Namespace) -> int:
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     command = subparsers.add_parser("export", help="turn a detector's checkpoint into a version of the model repository")
-    command.add_argument("checkpoint", type=Path, help="detector.pt from `fit`")
+    command.add_argument("checkpoint", type=Path, help="detector.pt or tower.pt from `fit`")
     command.add_argument("--repository", type=Path, required=True, help="model repository to write to")
     command.add_argument("--data", type=Path, required=True, help="prepared data, for calibration and figures")
     command.add_argument("--config", type=Path, required=True, help="the configuration that it was fitted with")
+    command.add_argument("--weights", type=Path, help="the tower's file, for a checkpoint that stands on one")
     command.add_argument("--version", type=int, default=1, help="version number (default: 1)")
     command.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the card's notes; repeatable")
     command.set_defaults(run=run)

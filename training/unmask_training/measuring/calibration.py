@@ -12,7 +12,7 @@ from unmask.core.cards import Calibration
 from unmask_training.measuring.measures import Scored, threshold_at
 
 _POINTS: Final = (0.01, 0.02, 0.05, 0.1)
-_EDGE: Final = 1e-4
+_COLDEST: Final = 0.01
 
 
 def fit_calibration(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Calibration:
@@ -27,7 +27,8 @@ def fit_calibration(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Ca
         return float((weights * np.logaddexp(0.0, -margin)).sum())
 
     best = minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7})
-    return Calibration(round(float(np.exp(best.x[0])), 4), round(float(best.x[1]), 4))
+    # Classes that nothing mixes would want a temperature of 0, which no score can be divided by.
+    return Calibration(max(round(float(np.exp(best.x[0])), 4), _COLDEST), round(float(best.x[1]), 4))
 
 
 def operating_point(scored: Scored, band: float = 0.05) -> dict[str, float]:

@@ -1,0 +1,252 @@
+"""A tower's checkpoint becomes a version folder: its own graph, the whole graph, weights, memory, card, figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import yaml
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unmask.core.cards import CARD_SCHEMA, Card
+from unmask.core.vit_trunk import FEATURES, OPSET, PIXELS, POSITIONS, RANGES, SMOOTHING, joined
+from unmask_training.adaptation.memory import PARTS, Memory
+from unmask_training.data.chips import Chips, Row
+from unmask_training.detector.evaluate import detection_rows, evaluate, scored
+from unmask_training.detector.network import Detector, read_state
+from unmask_training.detector.outputs import outputs
+from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
+from unmask_training.measuring.tiers import TIERS
+from unmask_training.tower.network import CHANNELS, Answers, TowerDetector
+from unmask_training.tower.recipe import TowerRecipe
+
+OWN: Final = "own.onnx"
+_LARGEST: Final = 30_000_000
+_PARITY: Final = 1e-3
+# A known generator's picture is called unknown so often, a familiar face strange so often.
+_UNKNOWN_SHARE: Final = 0.05
+_STRANGE_SHARE: Final = 0.01
+_LICENCE: Final = (
+    "research and evaluation only, where the training data are (FFHQ CC-BY-NC-SA-4.0, DFDC terms, and others); "
+    "tower: CLIP ViT-B/16 (MIT) as fetched by weights.lock; memory.safetensors holds features that derive from faces"
+)
+
+
+class Own(nn.Module):
+    """The graph around the gap that the tower fills."""
+
+    def __init__(self, network: TowerDetector) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, tower: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (N, S, S, 3) and tower features to what the tower takes, and all answers."""
+        pixels = image.permute(0, 3, 1, 2).float()
+        return (self.network.tower_pixels(pixels), *self.network(pixels, tower))
+
+
+def load_network(checkpoint: Path) -> tuple[TowerDetector, dict[str, Any]]:
+    """The fitted network and all that its checkpoint says."""
+    state = read_state(checkpoint)
+    if not {"network", "families", "recipe", "shares"} <= set(state):
+        raise ValueError(f"{checkpoint}: not a tower detector's checkpoint")
+    network = TowerDetector(state["families"], Detector(state["families"], 0.0), state["size"], state["sigma"])
+    network.hold(*(state["network"][name] for name in ("positions", "smoothing", "ranges")))
+    network.load_state_dict(state["network"])
+    return network.eval(), state
+
+
+def write_own(network: TowerDetector, path: Path) -> None:
+    """Writes the detector's own graph; what a version may change in number (families, channels) is left open in its shapes."""
+    sample = torch.from_numpy(golden_pictures(network.size, 2))
+    names = [PIXELS, *Answers._fields]
+    torch.onnx.export(
+        Own(network).eval(),
+        (sample, torch.zeros(2, network.project.in_features)),
+        str(path),
+        input_names=["image", FEATURES],
+        output_names=names,
+        dynamic_axes={name: {0: "batch"} for name in ["image", FEATURES, *names]},
+        opset_version=OPSET,
+        do_constant_folding=False,  # the heads keep their names, by which adaptation changes them
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    del model.graph.value_info[:]
+    held = {POSITIONS: network.positions, SMOOTHING: network.smoothing, RANGES: network.ranges}
+    model.graph.initializer.extend(numpy_helper.from_array(value.numpy(), name) for name, value in held.items())
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def write_graphs(network: TowerDetector, raw: bytes, folder: Path) -> float:
+    """Writes own.onnx and model.onnx; returns the largest difference of the answers to torch's on the tower's own features."""
+    write_own(network, folder / OWN)
+    whole = joined(raw, (folder / OWN).read_bytes())
+    (folder / "model.onnx").write_bytes(whole)
+    return parity(network, whole)
+
+
+def parity(network: TowerDetector, whole: bytes) -> float:
+    """Largest difference between the whole graph and torch given the same tower features; raises `ValueError` above 1e-3."""
+    model = onnx.load_model_from_string(whole)
+    model.graph.output.append(helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    pictures = golden_pictures(network.size)
+    names = list(Answers._fields)
+    *found, tower = session.run([*names, FEATURES], {"image": pictures})
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), torch.from_numpy(tower))
+    gaps = {n: float(np.abs(f - e.numpy()).max()) for n, f, e in zip(names, found, expected, strict=True) if n != "distance"}
+    worst = max(gaps, key=lambda name: gaps[name])
+    if gaps[worst] > _PARITY:
+        raise ValueError(f"model.onnx: output {worst} differs from torch by {gaps[worst]:.2g}, more than {_PARITY}")
+    return gaps[worst]
+
+
+def golden_pictures(size: int, count: int = 4) -> NDArray[np.uint8]:
+    """Pictures (N, S, S, 3) that any machine can draw: smooth colour with noise, by seed.  No one's face."""
+    grid = np.linspace(0.0, 2.0 * np.pi, size)
+    pictures = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        down = [np.sin((1 + seed) * grid + phase) for phase in rng.random(3)]
+        waves = np.stack([np.outer(wave, np.cos((2 + i) * grid)) for i, wave in enumerate(down)], axis=-1)
+        pictures.append(128.0 + 70.0 * waves + rng.normal(0.0, 8.0, (size, size, 3)))
+    return np.clip(np.rint(np.stack(pictures)), 0, 255).astype(np.uint8)
+
+
+def base_card(folder: Path, network: TowerDetector, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The card before calibration."""
+    shapes: dict[str, list[int]] = {name: [-1] for name in ("synthetic", "plain", "blurred", "distance")}
+    places = network.size // 32
+    shapes |= {"family": [-1, len(network.families)], "embedding": [-1, CHANNELS], "cam": [-1, places, places]}
+    shapes |= {"features": [-1, 2, CHANNELS + 1]}
+    return {
+        "schema": CARD_SCHEMA,
+        "name": folder.parent.name,
+        "version": int(folder.name),
+        "task": "synthetic",
+        "files": files_of(folder),
+        "input": {
+            **{"name": "image", "dtype": "uint8", "layout": "NHWC", "colour": "RGB"},
+            **{"view": "aligned", "size": network.size, "margin": 1.0, "border": "reflect"},
+        },
+        "outputs": [{"name": name, "dtype": "float32", "shape": shapes[name]} for name in Answers._fields],
+        "max_batch_size": 32,
+        "classes": list(network.families),
+        "calibration": {"temperature": 1.0, "bias": 0.0},
+        "defence": {"sigma": network.sigma, "combine": "mean"},
+        "thresholds": {},
+        "training": dict(training),
+        "licence": _LICENCE,
+        "parent": None,
+    }
+
+
+def files_of(folder: Path) -> dict[str, Any]:
+    """sha256 and length of each file; raises `ValueError` for one over 30 MB but the whole graph, which `fetch` makes."""
+    entries = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".onnx", ".safetensors"}):
+        data = path.read_bytes()
+        if len(data) > _LARGEST and path.name != "model.onnx":
+            raise ValueError(f"{path}: {len(data)} bytes, more than {_LARGEST}")
+        entries[path.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return entries
+
+
+def calibrated(folder: Path, card: dict[str, Any], chips: Chips) -> dict[str, Any]:
+    """The card with calibration, open set, doubt and operating point: from the calibration part, as all tiers deliver it."""
+    rows = detection_rows(chips, "calibrate")
+    parsed = Card.parse(json.dumps(card).encode(), "")
+    found = [outputs(folder, parsed, chips, rows, tier) for tier in TIERS]
+    every = [*rows] * len(TIERS)
+    raw = np.concatenate([part.synthetic for part in found])
+    truth = np.array([row.label == "synthetic" for row in every])
+    card = {**card, "calibration": card_calibration(fit_calibration(raw, truth))}
+    family = np.concatenate([part.family for part in found if part.family is not None])
+    distance = np.concatenate([part.distance for part in found if part.distance is not None])
+    card["open_set"] = open_set(family[truth])
+    shares = np.linspace(0.0, 1.0, 65)
+    card["doubt"] = {
+        "distances": [round(float(value), 4) for value in np.quantile(distance, shares)],
+        "doubts": [round(float(share), 4) for share in shares],
+    }
+    parsed = Card.parse(json.dumps(card).encode(), "")
+    card["thresholds"] = operating_point(scored(parsed, raw, every)) | {"doubt": 1.0 - _STRANGE_SHARE}
+    return card
+
+
+def open_set(family: NDArray[np.float64], temperature: float = 1.0) -> dict[str, float]:
+    """The constant that `unknown` stands with: a twentieth of known generators' pictures has no larger logit."""
+    largest = family.max(axis=1) / temperature
+    return {"temperature": temperature, "unknown": round(float(np.quantile(largest, _UNKNOWN_SHARE)), 4)}
+
+
+def remember(folder: Path, card: Card, chips: Chips) -> Memory:
+    """Features of all real and wholly synthetic pictures, as the graph gives them."""
+    rows = [row for row in chips.rows if row.label in {"real", "synthetic"}]
+    return memory_of(outputs(folder, card, chips, rows).features, rows)
+
+
+def memory_of(features: Any, rows: Sequence[Row]) -> Memory:
+    """Rows with their features (N, 2, C), kinds, groups and parts."""
+    kinds, groups = sorted({row.kind for row in rows}), sorted({row.group for row in rows})
+    number = {name: i for i, name in enumerate(groups)}
+    return Memory(
+        features=np.asarray(features).astype(np.float16),
+        fake=np.array([row.label == "synthetic" for row in rows], dtype=np.bool_),
+        kind=np.array([kinds.index(row.kind) for row in rows], dtype=np.int16),
+        group=np.array([number[row.group] for row in rows], dtype=np.int32),
+        part=np.array([PARTS.index(row.part) for row in rows], dtype=np.uint8),
+        kinds=tuple(kinds),
+    )
+
+
+def export(checkpoint: Path, folder: Path, data: Path, config: Path, raw: Path, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Fills a version folder and returns its card, figures on `val` included; `raw` is the tower's file."""
+    network, state = load_network(checkpoint)
+    training = training_of(state, config, raw)
+    folder.mkdir(parents=True, exist_ok=True)
+    gap = write_graphs(network, raw.read_bytes(), folder)
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "weights.safetensors")
+    chips = Chips(data)
+    card = base_card(folder, network, training)
+    memory = remember(folder, Card.parse(json.dumps(card).encode(), ""), chips)
+    memory.save(folder / "memory.safetensors")
+    card = calibrated(folder, {**card, "files": files_of(folder)}, chips)
+    parsed = Card.parse(json.dumps(card).encode(), "")
+    card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, parsed, data)}
+    card["notes"] = [f"ONNX and torch agree to {gap:.1g} on the same tower features", *notes]
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def training_of(state: Mapping[str, Any], config: Path, raw: Path) -> dict[str, Any]:
+    """What the card says of the fit; raises `ValueError` for another configuration or tower than made the checkpoint."""
+    told = json.loads(json.dumps(asdict(TowerRecipe.of(yaml.safe_load(config.read_text(encoding="utf-8"))))))
+    stated = json.loads(json.dumps(dict(state["recipe"])))
+    differ = sorted(key for key in told if told[key] != stated.get(key))
+    if differ:
+        raise ValueError(f"{config}: the checkpoint was fitted with another {', '.join(differ)}")
+    if hashlib.sha256(raw.read_bytes()).hexdigest() != state["weights"]:
+        raise ValueError(f"{raw}: not the tower's file that the checkpoint was fitted with")
+    recipe = f"training/configs/{config.name}"
+    return {
+        "seed": stated["seed"],
+        "recipe": recipe,
+        "command": f"unmask-train fit --config {recipe} --data DATA --out OUT --weights FILE",
+        "rows": state["step"],
+        "tower": state["weights"],
+        "shares": {"tower": round(state["shares"][0], 4), "beside": round(state["shares"][1], 4)},
+    }

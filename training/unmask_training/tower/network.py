@@ -1,0 +1,109 @@
+"""A detector's own graph around the frozen tower: projection, heads, a small network beside it, blur defence, distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unmask.core.vit_trunk import LEVELS, PATCH, WIDTH
+from unmask_training.detector.blur import convolved, gaussian
+from unmask_training.detector.network import Detector
+
+CHANNELS: Final = 512
+PROTOTYPES: Final = 256
+TOWER: Final = WIDTH * len(LEVELS)
+# CLIP's own normalisation (Radford et al., ICML 2021; preprocessing of the released models).
+_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+# What brings the small network's logit to the size of a projected channel.
+BESIDE_SCALE: Final = 0.25
+
+
+class Answers(NamedTuple):
+    """What the graph gives for N faces; shapes as the card's outputs state them."""
+
+    synthetic: Tensor
+    plain: Tensor
+    blurred: Tensor
+    family: Tensor
+    embedding: Tensor
+    cam: Tensor
+    distance: Tensor
+    features: Tensor
+
+
+class TowerDetector(nn.Module):
+    """Heads over [tower features projected to 512 channels, the logit of a small network beside the tower].
+
+    The tower sees the view, the small network the view and its blurred copy, so that the defence costs no second pass through
+    the tower.  Everything that few-shot adaptation changes is in `synthetic` and `family`.
+    """
+
+    def __init__(self, families: Sequence[str], beside: Detector, size: int = 192, sigma: float = 1.0) -> None:
+        super().__init__()
+        self.families = tuple(families)
+        self.beside = beside
+        self.project = nn.Linear(TOWER, CHANNELS)
+        self.synthetic = nn.Linear(CHANNELS + 1, 1)
+        self.family = nn.Linear(CHANNELS + 1, len(families))
+        self.size, self.sigma = size, sigma
+        self.register_buffer("prototypes", torch.zeros(PROTOTYPES, CHANNELS))
+        self.hold(torch.zeros(1 + (size // PATCH) ** 2, WIDTH), torch.ones(0), torch.zeros(0, 2))
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255.0, persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1) * 255.0, persistent=False)
+        self.register_buffer("kernel", gaussian(sigma), persistent=False)
+
+    def hold(self, positions: Tensor, smoothing: Tensor, ranges: Tensor) -> None:
+        """Keeps what the tower needs beside its weights (`unmask.core.vit_trunk.tower`), to be saved with the rest."""
+        for name, value in (("positions", positions), ("smoothing", smoothing), ("ranges", ranges)):
+            self.register_buffer(name, value.float().clone())
+
+    def tower_pixels(self, pixels: Tensor) -> Tensor:
+        """What the tower takes of (N, 3, S, S) RGB 0..255."""
+        return (pixels - self.mean) / self.std
+
+    def blur(self, pixels: Tensor) -> Tensor:
+        """Gaussian blur of (N, 3, S, S), reflected at the border."""
+        return convolved(pixels, self.kernel)
+
+    def forward(self, pixels: Tensor, tower: Tensor) -> Answers:
+        """Answers for (N, 3, S, S) RGB 0..255 and what the tower made of them (N, 5376)."""
+        shown = self.project(tower)
+        logits, maps = self._beside(pixels)
+        softened, _ = self._beside(self.blur(pixels))
+        features = torch.stack([self._features(shown, logits), self._features(shown, softened)], dim=1)
+        both = self.synthetic(features)[..., 0]
+        return Answers(
+            synthetic=both.mean(1),
+            plain=both[:, 0],
+            blurred=both[:, 1],
+            family=self.family(features[:, 0]),
+            embedding=nn.functional.normalize(shown, dim=1),
+            cam=self._map(both[:, 0], logits, maps),
+            distance=self.distance(shown),
+            features=features,
+        )
+
+    def _beside(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The small network's logit (N,) and its map (N, h, w), whose mean is the logit."""
+        maps = self.beside.maps(pixels)
+        weight = self.beside.synthetic.weight
+        local = (maps * weight.view(1, -1, 1, 1)).sum(1) + self.beside.synthetic.bias
+        return local.mean((1, 2)), local
+
+    @staticmethod
+    def _features(shown: Tensor, logits: Tensor) -> Tensor:
+        return torch.cat([shown, logits[:, None] * BESIDE_SCALE], dim=1)
+
+    def _map(self, plain: Tensor, logits: Tensor, maps: Tensor) -> Tensor:
+        """The plain logit by position: the small network's map by its weight, the tower's share spread evenly."""
+        share = self.synthetic.weight[0, -1] * BESIDE_SCALE
+        return plain[:, None, None] + share * (maps - logits[:, None, None])
+
+    def distance(self, shown: Tensor) -> Tensor:
+        """Squared distance (N,) to the nearest prototype of what is known."""
+        squares = (shown**2).sum(1, keepdim=True) - 2.0 * shown @ self.prototypes.T + (self.prototypes**2).sum(1)
+        return squares.amin(1).clamp_min(0.0)
