@@ -185,6 +185,12 @@ bench-platform: setup ## the platform over its models: CPU a hop, pictures per s
 	@$(BIN)/python -m bench.distributed $(ARGS)
 
 # Both write under OUT and leave the checkout's model_repository/ alone: a better model becomes the next version by hand.
+.PHONY: adapt-demo
+adapt-demo: .venv/.demo .venv-training/.ready fetch ## 60 generated faces: learn from 10, show 50 before and after (MODEL=VERSION-FOLDER ARGS="--forget NAME")
+	@test -f "$(MODEL)/memory.safetensors" || { echo "say which version with a memory: make $@ MODEL=DIR" >&2; exit 2; }
+	@$(BIN)/unmask demo --faces 60 --seed 0 --out "$(OUT)/adapt-demo/faces"
+	@$(TRAIN)/unmask-train adapt-demo "$(MODEL)" --faces "$(OUT)/adapt-demo/faces" --out "$(OUT)/adapt-demo" $(ARGS)
+
 .PHONY: train-detector
 train-detector: .venv-training/.ready fetch ## train the detector into OUT/models (FACES=DIR; an hour or more; ARGS=--resume)
 	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR" >&2; exit 2; }

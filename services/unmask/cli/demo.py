@@ -31,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)")
     parser.add_argument("--models", type=Path, metavar="DIR", help="model repository")
     parser.add_argument("--seed", type=_seed, default=_SEED, help=f"of the generated face (default: {_SEED})")
+    parser.add_argument("--faces", type=_seed, default=0, metavar="N", help="only generate N faces, from --seed on")
     parser.set_defaults(run=run)
 
 
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         with Unmask(models=args.models) as unmask:
+            if args.faces:
+                return _faces(args, unmask)
             pictures = _pictures(args, unmask)
             # The first verdict of a process loads the models; its time would say nothing about the pictures.
             unmask.check(pictures[0][1])
@@ -60,6 +63,17 @@ def run(args: argparse.Namespace) -> int:
     places = f"pictures: {shown(str(args.out.resolve()))}\npage:     {shown(str(args.out.resolve() / 'report.html'))}"
     print("\n".join(["", *said, places]))
     return worst
+
+
+def _faces(args: argparse.Namespace, unmask: Unmask) -> int:
+    """Writes generated faces and nothing else: what a detector can be adapted to (`make adapt-demo`)."""
+    from unmask.cli import demo_pictures
+
+    generator = demo_pictures.Generator(_weights(unmask))
+    for seed in range(args.seed, args.seed + args.faces):
+        demo_pictures.save(generator.face(seed), args.out / f"face-{seed:04d}.jpg")
+    print(f"{args.faces} faces in {shown(str(args.out))}")
+    return 0
 
 
 def _judge(unmask: Unmask, pictures: list[tuple[str, Path]], report: Report) -> tuple[int, list[str]]:
