@@ -127,6 +127,13 @@ def test_three_verdicts_a_page_and_pictures(generator: Generator, models: Path, 
     assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
 
 
+def test_only_faces_are_generated_where_only_faces_are_asked_for(generator: Generator, models: Path, tmp_path: Path) -> None:
+    done = demo("--models", str(models), "--out", str(tmp_path / "faces"), "--faces", "2", "--seed", "5")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == ["face-0005.jpg", "face-0006.jpg"]
+    assert Image.open(tmp_path / "faces/face-0005.jpg").size == generator.face(5).shape[1::-1]
+
+
 def test_wrong_usage_is_one_line(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("")
