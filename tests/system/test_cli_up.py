@@ -41,10 +41,11 @@ def documented() -> list[str]:
 
 def ports_in_a_row(count: int) -> int:
     """The first of so many free ports."""
-    from unmask_dev.ports import is_free
+    from unmask_dev.ports import is_free, set_aside
 
     while not all(map(is_free, range(port := free_port(), port + count))):
         pass
+    set_aside(range(port, port + count))
     return port
 
 

@@ -19,7 +19,8 @@ import pytest
 import tests.conftest
 from tests.conftest import ROOT
 from tests.system.backends import fresh_name, open_folder, running
-from unmask_dev.ports import free_port, free_ports_apart
+from unmask_dev import ports
+from unmask_dev.ports import free_port, free_ports_apart, set_aside
 from unmask_dev.postgres import Postgres
 from unmask_dev.process import Process, ServerFailed, ServerMissing, wait_until
 from unmask_dev.rabbitmq import RabbitMQ
@@ -306,8 +307,16 @@ class TestFailing:
 
 def test_ports_are_free_given_once_and_below_those_of_clients() -> None:
     first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = [free_port() for _ in range(50)] + [port for _ in range(10) for port in free_ports_apart(10_000)]
-    assert len(set(ports)) == len(ports) == 70 and max(ports) < first_of_clients
+    given = [free_port() for _ in range(50)] + [port for _ in range(10) for port in free_ports_apart(10_000)]
+    assert len(set(given)) == len(given) == 70 and max(given) < first_of_clients
+
+
+def test_what_is_set_aside_for_processes_that_start_later_is_given_to_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_FIRST", 31_000)
+    monkeypatch.setattr(ports, "_LAST", 31_020)
+    set_aside(range(31_000, 31_015))
+    given = {free_port() for _ in range(4)}
+    assert given and min(given) >= 31_015
 
 
 def test_every_server_tells_where_it_is(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+from collections.abc import Iterable
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
@@ -24,6 +25,12 @@ def free_ports_apart(distance: int) -> tuple[int, int]:
     """Two of them, the second one that much higher."""
     port = _take(distance)
     return port, port + distance
+
+
+def set_aside(ports: Iterable[int]) -> None:
+    """Never gives these to a server of this process: somebody is going to listen there who does not listen yet."""
+    with _lock:
+        _given.update(ports)
 
 
 def _take(distance: int) -> int:

@@ -142,7 +142,7 @@ def _stack(args: argparse.Namespace) -> Stack:
     from unmask.bootstrap import find_models
     from unmask.core.errors import BadConfig
     from unmask.settings import Settings
-    from unmask_dev.ports import is_free
+    from unmask_dev.ports import is_free, set_aside
     from unmask_dev.process import ServerMissing
     from unmask_dev.stack import Stack
     from unmask_dev.triton import require
@@ -150,6 +150,7 @@ def _stack(args: argparse.Namespace) -> Stack:
     last = args.port + len(_WORKERS) + 1
     if not 1024 <= args.port <= last <= 65535 or not all(map(is_free, range(args.port, last + 1))):
         raise BadConfig(f"up: ports {args.port} to {last} are needed and not all free; choose others by --port")
+    set_aside(range(args.port, last + 1))
     repository = ModelRepository(find_models(args.models or Settings.from_environment().models).absolute())
     for ref in repository.release().models.values():
         repository.file(ref)
