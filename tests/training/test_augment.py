@@ -22,7 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from unmask.core import geometry
 from unmask.core.images import Border, Chip, View, ViewContract, cut
 from unmask_training.data.augment import Framing, Ranges, draw, draw_face, own_face
-from unmask_training.data.chips import Chips, Row, face_detector, part_of, prepare
+from unmask_training.data.chips import Chips, Row, face_detector, part_of
+from unmask_training.data.corpora import read_all
+from unmask_training.data.corpora_choice import choose
+from unmask_training.data.preparing import prepare
 from unmask_training.detector.batches import Batches
 from unmask_training.detector.recipe import Recipe
 
@@ -106,7 +109,7 @@ def sampled(faces: Path, models: Path, tmp_path_factory: pytest.TempPathFactory)
         writer = csv.DictWriter(file, list(chosen[0]))
         writer.writeheader()
         writer.writerows(chosen)
-    prepare(root, out, face_detector(models / "face_detector" / "1" / "model.onnx"))
+    prepare(choose(read_all([root]), 0.1, "", []), out, face_detector(models / "face_detector" / "1" / "model.onnx"))
     return Chips(out)
 
 
