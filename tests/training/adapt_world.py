@@ -29,6 +29,8 @@ MODELS = Path(__file__).resolve().parents[2] / "model_repository"
 SIZE = 64
 CHANNELS = 256
 PROTOTYPES = 6
+# The tint of the new generator's faces.
+NEW = (-30.0, -10.0, 45.0)
 
 
 # Of the drawn face, in its 320 pixels: eyes, nose and corners of the mouth.

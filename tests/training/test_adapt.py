@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from tests.training import adapt_world
 from unmask.adapters.model_repository import ModelRepository
@@ -28,34 +27,8 @@ from unmask_training.adaptation.graph import Tensors, changed
 from unmask_training.adaptation.memory import MEMORY
 from unmask_training.adaptation.parent import Parent
 from unmask_training.adaptation.samples import read_samples
-from unmask_training.data.chips import face_detector
 
-NEW = (-30.0, -10.0, 45.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    """Sums in the same order every time, and the other cores left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def infer(root: Path) -> Infer:
-    """The face detector of the repository."""
-    return face_detector(root / "model_repository/face_detector/1/model.onnx")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with detector/2, and folders of faces: `new` of a generator, `photos` untinted."""
-    folder = tmp_path_factory.mktemp("adapt")
-    adapt_world.version(folder / "models")
-    adapt_world.folder_of(folder / "new", range(8), NEW)
-    adapt_world.folder_of(folder / "photos", range(20, 27))
-    return folder
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

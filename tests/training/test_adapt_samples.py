@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.training import adapt_world
@@ -17,35 +16,9 @@ from unmask.core.faces import Infer
 from unmask_training.adaptation.adapt import Order, adapt
 from unmask_training.adaptation.parent import Parent
 from unmask_training.adaptation.samples import MOST, read_samples
-from unmask_training.data.chips import face_detector
 from unmask_training.measuring.measures import Point
 
-NEW = (-30.0, -10.0, 45.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    """Sums in the same order every time, and the other cores left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def infer(root: Path) -> Infer:
-    """The face detector of the repository."""
-    return face_detector(root / "model_repository/face_detector/1/model.onnx")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with detector/2, and folders of faces: `new` of a generator, `photos` untinted."""
-    folder = tmp_path_factory.mktemp("adapt")
-    adapt_world.version(folder / "models")
-    adapt_world.folder_of(folder / "new", range(8), NEW)
-    adapt_world.folder_of(folder / "photos", range(20, 27))
-    return folder
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +33,7 @@ def refused(parent: Parent, order: Order, infer: Infer, says: str) -> None:
 
 
 def test_too_few_samples_are_refused(parent: Parent, tmp_path: Path, infer: Infer) -> None:
-    adapt_world.folder_of(tmp_path, range(4), NEW)
+    adapt_world.folder_of(tmp_path, range(4), adapt_world.NEW)
     refused(parent, Order("x", tmp_path), infer, "at least 5 usable .* 4 pictures: 4 usable")
 
 
@@ -78,7 +51,7 @@ def test_more_than_a_thousand_are_refused_before_they_are_read(parent: Parent, t
 
 def test_a_thousand_pictures_are_read(tmp_path: Path, infer: Infer) -> None:
     """All copies of one: every one is told, and the rest of the way is not walked a thousand times."""
-    adapt_world.folder_of(tmp_path, [1], NEW)
+    adapt_world.folder_of(tmp_path, [1], adapt_world.NEW)
     for i in range(MOST - 1):
         shutil.copyfile(tmp_path / "0001.png", tmp_path / f"copy-{i:04d}.png")
     found = read_samples(tmp_path, infer)
@@ -86,10 +59,10 @@ def test_a_thousand_pictures_are_read(tmp_path: Path, infer: Infer) -> None:
 
 
 def test_unreadable_faceless_and_small_pictures_are_told(parent: Parent, tmp_path: Path, infer: Infer) -> None:
-    adapt_world.folder_of(tmp_path, range(3), NEW)
+    adapt_world.folder_of(tmp_path, range(3), adapt_world.NEW)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     Image.fromarray(pattern(True, 200, 5)).save(tmp_path / "wall.png")
-    Image.fromarray(adapt_world.face(9, NEW)).resize((48, 48)).save(tmp_path / "tiny.png")
+    Image.fromarray(adapt_world.face(9, adapt_world.NEW)).resize((48, 48)).save(tmp_path / "tiny.png")
     (tmp_path / ".hidden.png").write_bytes(b"")
     found = read_samples(tmp_path, infer)
     assert len(found.samples) == 3 and found.unreadable[0].startswith("broken.jpg: unreadable")
@@ -98,7 +71,7 @@ def test_unreadable_faceless_and_small_pictures_are_told(parent: Parent, tmp_pat
 
 
 def test_copies_are_told_by_pair_dropped_and_refused_if_too_few_stay(parent: Parent, tmp_path: Path, infer: Infer) -> None:
-    adapt_world.folder_of(tmp_path, range(4), NEW)
+    adapt_world.folder_of(tmp_path, range(4), adapt_world.NEW)
     shutil.copyfile(tmp_path / "0000.png", tmp_path / "a copy.png")
     Image.open(tmp_path / "0001.png").save(tmp_path / "saved-again.jpg", quality=80)
     found = read_samples(tmp_path, infer)
@@ -137,7 +110,7 @@ def test_names_that_are_none_or_a_real_sources_are_refused(parent: Parent, made:
 
 
 def test_one_sample_is_learned_when_forced(parent: Parent, tmp_path: Path, infer: Infer) -> None:
-    folder = adapt_world.folder_of(tmp_path / "s", [3], NEW)
+    folder = adapt_world.folder_of(tmp_path / "s", [3], adapt_world.NEW)
     refused(parent, Order("x", folder), infer, "at least 5 usable")
     found = adapt(parent, Order("x", folder, force=True), infer)
     assert found.learned is not None and not found.learned.is_held_out

@@ -17,20 +17,7 @@ from unmask_training.detector.plain_graph import write_plain
 from unmask_training.detector.recipe import Recipe
 from unmask_training.trunks import SPECS, build
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> object:
-    """Two cores are left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data in miniature."""
-    return prepared(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

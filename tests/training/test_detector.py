@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.training.drawn_faces import GENERATORS, prepared, recipe
+from tests.training.drawn_faces import GENERATORS, recipe
 from unmask_training.data.chips import Chips
 from unmask_training.detector import fit as detector
 from unmask_training.detector import network
@@ -20,19 +20,7 @@ from unmask_training.detector.trainer import Trainer
 Fitted = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> object:
-    """Sums in the same order every time, and two cores left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data in miniature."""
-    return prepared(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fit(out: Path, data: Path, resume: bool = False, weights: Path | None = None, **changes: object) -> Fitted:

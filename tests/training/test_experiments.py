@@ -27,13 +27,7 @@ EACH = 16
 ALL = ("diffusion", "gan", "other")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> object:
-    """Sums in the same order every time, and two cores left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.drawn_faces import GENERATORS, prepared, recipe
+from tests.training.drawn_faces import GENERATORS, recipe
 from unmask_training import torchvision_shim
 from unmask_training.data.chips import Chips
 from unmask_training.detector.batches import Batches
@@ -44,19 +44,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> object:
-    """Two cores are left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data in miniature."""
-    return prepared(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fitted(name: str, data: Path, steps: int = 2) -> tuple[Detector, dict[str, Tensor], list[float]]:

@@ -67,15 +67,7 @@ def prepared(parent: Parent, data: Path) -> Memory:
     if not rows:
         raise ValueError(f"{data}: no real or synthetic pictures")
     features = parent.features((cut(chips.chip(row), parent.view) for row in rows), "features of data")
-    kinds, groups = sorted({row.kind for row in rows}), {name: i for i, name in enumerate(sorted({row.group for row in rows}))}
-    found = Memory(
-        features.astype(np.float16),
-        np.array([row.label == "synthetic" for row in rows], dtype=np.bool_),
-        np.array([kinds.index(row.kind) for row in rows], dtype=np.int16),
-        np.array([groups[row.group] for row in rows], dtype=np.int32),
-        np.array([PARTS.index(row.part) for row in rows], dtype=np.uint8),
-        tuple(kinds),
-    )
+    found = Memory.of_rows(features, rows)
     units = [part.astype(np.float32) for part in (found.features[:, 0], parent.memory.features[:, 0])]
     lengths = [np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.float32(1e-9)) for unit in units]
     _, cosine = nearest(units[0] / lengths[0], units[1] / lengths[1])

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from unmask_training.data.chips import Row
+
 MEMORY: Final = "memory.safetensors"
 PARTS: Final = ("fit", "calibrate", "val")
 FIT: Final = PARTS.index("fit")
@@ -92,6 +94,20 @@ class Memory:
         save_file(tensors, path, metadata={"kinds": json.dumps(list(self.kinds))})
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path}: {path.stat().st_size} bytes, more than {LARGEST}; take fewer rows")
+
+    @staticmethod
+    def of_rows(features: NDArray[Any], rows: Sequence[Row]) -> Memory:
+        """Prepared rows with their features (N, 2, C): kinds by name, groups numbered, parts as they were prepared."""
+        kinds, groups = sorted({row.kind for row in rows}), sorted({row.group for row in rows})
+        number = {name: i for i, name in enumerate(groups)}
+        return Memory(
+            features=np.asarray(features).astype(np.float16),
+            fake=np.array([row.label == "synthetic" for row in rows], dtype=np.bool_),
+            kind=np.array([kinds.index(row.kind) for row in rows], dtype=np.int16),
+            group=np.array([number[row.group] for row in rows], dtype=np.int32),
+            part=np.array([PARTS.index(row.part) for row in rows], dtype=np.uint8),
+            kinds=tuple(kinds),
+        )
 
     @staticmethod
     def read(path: Path) -> Memory:

@@ -100,12 +100,14 @@ def write_graph(network: Detector, size: int, path: Path) -> float:
     return gap
 
 
-def files_of(folder: Path) -> dict[str, Any]:
-    """sha256 and length of each file that the card must name; raises `ValueError` for one over 30 MB."""
+def files_of(
+    folder: Path, names: Sequence[str] = ("model.onnx", "weights.safetensors"), fetched: Sequence[str] = ()
+) -> dict[str, Any]:
+    """sha256 and length of each file that the card must name; raises `ValueError` for one over 30 MB that is not `fetched`."""
     entries = {}
-    for name in ("model.onnx", "weights.safetensors"):
+    for name in names:
         data = (folder / name).read_bytes()
-        if len(data) > _LARGEST:
+        if len(data) > _LARGEST and name not in fetched:
             raise ValueError(f"{folder / name}: {len(data)} bytes, more than {_LARGEST}")
         entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     return entries

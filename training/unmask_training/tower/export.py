@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from unmask.core.cards import CARD_SCHEMA, Card
 from unmask.core.vit_trunk import FEATURES, OPSET, PIXELS, POSITIONS, RANGES, SMOOTHING, joined
-from unmask_training.adaptation.memory import PARTS, Memory
-from unmask_training.data.chips import Chips, Row
+from unmask_training.adaptation.memory import MEMORY, Memory
+from unmask_training.data.chips import Chips
 from unmask_training.detector.evaluate import detection_rows, evaluate, scored
+from unmask_training.detector.export import files_of
 from unmask_training.detector.network import Detector, read_state
 from unmask_training.detector.outputs import outputs
 from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
@@ -32,7 +33,9 @@ from unmask_training.tower.network import CHANNELS, Answers, TowerDetector
 from unmask_training.tower.recipe import TowerRecipe
 
 OWN: Final = "own.onnx"
-_LARGEST: Final = 30_000_000
+_FILES: Final = ("model.onnx", OWN, "weights.safetensors")
+# Too large to be committed: made of its own graph and the tower's file.
+_FETCHED: Final = ("model.onnx",)
 _PARITY: Final = 1e-3
 # A known generator's picture is called unknown so often, a familiar face strange so often.
 _UNKNOWN_SHARE: Final = 0.05
@@ -137,7 +140,7 @@ def base_card(folder: Path, network: TowerDetector, training: Mapping[str, Any])
         "name": folder.parent.name,
         "version": int(folder.name),
         "task": "synthetic",
-        "files": files_of(folder),
+        "files": files_of(folder, _FILES, fetched=_FETCHED),
         "input": {
             **{"name": "image", "dtype": "uint8", "layout": "NHWC", "colour": "RGB"},
             **{"view": "aligned", "size": network.size, "margin": 1.0, "border": "reflect"},
@@ -152,17 +155,6 @@ def base_card(folder: Path, network: TowerDetector, training: Mapping[str, Any])
         "licence": _LICENCE,
         "parent": None,
     }
-
-
-def files_of(folder: Path) -> dict[str, Any]:
-    """sha256 and length of each file; raises `ValueError` for one over 30 MB but the whole graph, which `fetch` makes."""
-    entries = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix in {".onnx", ".safetensors"}):
-        data = path.read_bytes()
-        if len(data) > _LARGEST and path.name != "model.onnx":
-            raise ValueError(f"{path}: {len(data)} bytes, more than {_LARGEST}")
-        entries[path.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    return entries
 
 
 def calibrated(folder: Path, card: dict[str, Any], chips: Chips) -> dict[str, Any]:
@@ -196,21 +188,10 @@ def open_set(family: NDArray[np.float64], temperature: float = 1.0) -> dict[str,
 def remember(folder: Path, card: Card, chips: Chips) -> Memory:
     """Features of all real and wholly synthetic pictures, as the graph gives them."""
     rows = [row for row in chips.rows if row.label in {"real", "synthetic"}]
-    return memory_of(outputs(folder, card, chips, rows).features, rows)
-
-
-def memory_of(features: Any, rows: Sequence[Row]) -> Memory:
-    """Rows with their features (N, 2, C), kinds, groups and parts."""
-    kinds, groups = sorted({row.kind for row in rows}), sorted({row.group for row in rows})
-    number = {name: i for i, name in enumerate(groups)}
-    return Memory(
-        features=np.asarray(features).astype(np.float16),
-        fake=np.array([row.label == "synthetic" for row in rows], dtype=np.bool_),
-        kind=np.array([kinds.index(row.kind) for row in rows], dtype=np.int16),
-        group=np.array([number[row.group] for row in rows], dtype=np.int32),
-        part=np.array([PARTS.index(row.part) for row in rows], dtype=np.uint8),
-        kinds=tuple(kinds),
-    )
+    features = outputs(folder, card, chips, rows).features
+    if features is None:
+        raise ValueError(f"{folder}: the graph gives no features to remember")
+    return Memory.of_rows(features, rows)
 
 
 def export(checkpoint: Path, folder: Path, data: Path, config: Path, raw: Path, notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -223,8 +204,8 @@ def export(checkpoint: Path, folder: Path, data: Path, config: Path, raw: Path, 
     chips = Chips(data)
     card = base_card(folder, network, training)
     memory = remember(folder, Card.parse(json.dumps(card).encode(), ""), chips)
-    memory.save(folder / "memory.safetensors")
-    card = calibrated(folder, {**card, "files": files_of(folder)}, chips)
+    memory.save(folder / MEMORY)
+    card = calibrated(folder, {**card, "files": files_of(folder, (*_FILES, MEMORY), fetched=_FETCHED)}, chips)
     parsed = Card.parse(json.dumps(card).encode(), "")
     card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, parsed, data)}
     card["notes"] = [f"ONNX and torch agree to {gap:.1g} on the same tower features", *notes]

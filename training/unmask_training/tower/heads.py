@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from unmask_training.adaptation.heads import kind_weights
 from unmask_training.tower.network import BESIDE_SCALE, CHANNELS, PROTOTYPES, TowerDetector
 from unmask_training.tower.recipe import TowerRecipe
 
@@ -31,16 +32,6 @@ class Learnt:
     kind: NDArray[np.str_]
     fake: NDArray[np.bool_]
 
-    def weights(self) -> NDArray[np.float64]:
-        """Of each row (N,), summing to 1: half on each class; within it a kind counts by the root of its size."""
-        weight = np.zeros(len(self.kind))
-        for kind in np.unique(self.kind):
-            rows = self.kind == kind
-            weight[rows] = 1.0 / np.sqrt(rows.sum())
-        for fake in (False, True):
-            weight[self.fake == fake] /= 2.0 * weight[self.fake == fake].sum()
-        return weight
-
 
 def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) -> None:
     """Projection and head of `network` by one binary loss and one over all generators and real sources.
@@ -51,7 +42,7 @@ def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) 
     torch.manual_seed(recipe.seed)
     mean, std = learnt.features.mean(axis=0), learnt.features.std(axis=0) + _EDGE
     scaled = (learnt.features - mean) / std
-    weight = learnt.weights()
+    weight = kind_weights(learnt.fake, learnt.kind)
     project, kinds = nn.Linear(scaled.shape[1], CHANNELS), sorted(set(learnt.kind.tolist()))
     _begin(project, scaled, weight)
     heads = nn.ModuleList([project, nn.Linear(CHANNELS, 1), nn.Linear(CHANNELS, len(kinds))])

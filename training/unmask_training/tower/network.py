@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from unmask.core.vit_trunk import LEVELS, PATCH, WIDTH
 from unmask_training.detector.blur import convolved, gaussian
 from unmask_training.detector.network import Detector
+from unmask_training.tower.parts import MEAN, STD
 
 CHANNELS: Final = 512
 PROTOTYPES: Final = 256
 TOWER: Final = WIDTH * len(LEVELS)
-# CLIP's own normalisation (Radford et al., ICML 2021; preprocessing of the released models).
-_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 # What brings the small network's logit to the size of a projected channel.
 BESIDE_SCALE: Final = 0.25
 
@@ -52,8 +50,8 @@ class TowerDetector(nn.Module):
         self.size, self.sigma = size, sigma
         self.register_buffer("prototypes", torch.zeros(PROTOTYPES, CHANNELS))
         self.hold(torch.zeros(1 + (size // PATCH) ** 2, WIDTH), torch.ones(0), torch.zeros(0, 2))
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255.0, persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1) * 255.0, persistent=False)
+        self.register_buffer("mean", torch.from_numpy(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.from_numpy(STD).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("kernel", gaussian(sigma), persistent=False)
 
     def hold(self, positions: Tensor, smoothing: Tensor, ranges: Tensor) -> None:
