@@ -11,7 +11,7 @@ import pytest
 
 from tests.system.backends import running
 from unmask.adapters.model_repository import ModelRepository
-from unmask.adapters.triton_config import config_text
+from unmask.adapters.verify_models import configs
 
 if TYPE_CHECKING:
     from unmask_dev.triton import TlsFiles, Triton
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
 def write_configs(root: Path) -> None:
     """A config.pbtxt for every model of the repository, as `unmask models config` writes it."""
-    repository = ModelRepository(root)
-    refs = list(repository.versions())
-    for name in {ref.name for ref in refs}:
-        text = config_text([repository.card(ref) for ref in refs if ref.name == name])
-        (root / name / "config.pbtxt").write_text(text)
+    for path, text in configs(ModelRepository(root)).items():
+        path.write_text(text)
 
 
 @contextmanager

@@ -81,14 +81,14 @@ class ModelRepository:
         for path in sorted(numbered, key=lambda p: (p.parent.name, int(p.name))):
             yield ModelRef(path.parent.name, int(path.name))
 
-    def release_text(self) -> bytes:
-        """The release that the repository names as active, as its bytes; raises `BadModel`."""
-        return self._read(self.root / RELEASE_NAME, "it names the models to use")
+    def release_text(self, name: str = RELEASE_NAME) -> bytes:
+        """The release that the repository names as active, or another of its files, as its bytes; raises `BadModel`."""
+        return self._read(self.root / name, "it names the models to use")
 
-    def release(self) -> Release:
-        """The active release, every card it names checked; raises `BadModel` naming the file and field."""
-        text = self.release_text()
-        release = Release.parse(text, hashlib.sha256(text).hexdigest(), str(self.root / RELEASE_NAME))
+    def release(self, name: str = RELEASE_NAME) -> Release:
+        """The active release, or another file's, every card it names checked; raises `BadModel` naming the file and field."""
+        text = self.release_text(name)
+        release = Release.parse(text, hashlib.sha256(text).hexdigest(), str(self.root / name))
         for ref in release.models.values():
             self.card(ref)
         return release

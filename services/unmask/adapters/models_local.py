@@ -13,6 +13,7 @@ from unmask.adapters.model_contract import Repository, check_declared, check_inp
 from unmask.core.cards import Card, ModelRef, TensorSpec
 from unmask.core.deadlines import remaining
 from unmask.core.errors import BadModel, Unavailable
+from unmask.core.golden import golden_pictures
 from unmask.core.ports import Tensors
 
 if TYPE_CHECKING:
@@ -134,6 +135,20 @@ def open_session(data: bytes, threads: int, name: str) -> InferenceSession:
 def check_contract(card: Card, session: InferenceSession) -> None:
     """Raises `BadModel` naming model, tensor, expected and found where the graph is not what its card says."""
     check_declared(card, _declared(session.get_inputs()), _declared(session.get_outputs()), "model.onnx")
+
+
+def check_golden(card: Card, session: InferenceSession) -> None:
+    """Raises `BadModel` where the graph does not answer the card's golden pictures on this machine as it did when exported."""
+    if card.golden is None or card.view is None:
+        return
+    pictures = golden_pictures(card.view.size, len(card.golden.answers))
+    (found,) = session.run(["synthetic"], {card.input.name: pictures})
+    gap = card.golden.gap(found)
+    if not gap <= card.golden.tolerance:
+        raise BadModel(
+            f"{label(card)}: answers the golden pictures by {gap:.2g} otherwise than when it was exported, more than "
+            f"{card.golden.tolerance:g}: this machine computes it differently, and its thresholds do not hold here"
+        )
 
 
 def _declared(tensors: Sequence[Any]) -> list[TensorSpec]:

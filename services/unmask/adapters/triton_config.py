@@ -17,20 +17,21 @@ _TYPES: Final = {
 }
 
 
-def config_text(cards: Sequence[Card]) -> str:
+def config_text(cards: Sequence[Card], leading: int | None = None) -> str:
     """The config.pbtxt of a model from the cards of all its versions (at least one).
 
     Triton has one file for all versions: a length in which they differ is left open (-1), the batch is the smallest one's.
-    Versions whose tensors differ from the newest one's in name, dtype, rank or number cannot share it: Triton is told to
-    serve the others only, and whoever asks it for one of those is refused by name.
+    Versions whose tensors differ in name, dtype, rank or number from those of the version `leading` (the newest one if that
+    is not among them) cannot share it: Triton is told to serve the others only, and whoever asks it for one of those is
+    refused by name.
     """
-    newest = max(cards, key=lambda card: card.version)
-    served = [card for card in cards if _kinds(card) == _kinds(newest)]
+    first = max(cards, key=lambda card: (card.version == leading, card.version))
+    served = [card for card in cards if _kinds(card) == _kinds(first)]
     inputs = _merged([(card.input,) for card in served])
     outputs = _merged([card.outputs for card in served])
     lines = [
         "# Written by `unmask models config` from the model's cards: change those.",
-        f'name: "{newest.name}"',
+        f'name: "{first.name}"',
         'backend: "onnxruntime"',
         f"max_batch_size: {min(card.max_batch_size for card in served)}",
         *_tensors("input", inputs),

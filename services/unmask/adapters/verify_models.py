@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from unmask.adapters.model_repository import CONFIG_NAME, ModelRepository
-from unmask.adapters.models_local import check_contract, open_session
+from unmask.adapters.model_repository import CONFIG_NAME, RELEASE_NAME, ModelRepository
+from unmask.adapters.models_local import check_contract, check_golden, open_session
 from unmask.adapters.triton_config import config_text
 from unmask.adapters.wheel_weights import LOCK_NAME, read_lock
 from unmask.core.cards import Card, ModelRef
@@ -15,28 +15,39 @@ from unmask.core.errors import BadModel
 
 
 def problems(root: Path) -> Iterator[str]:
-    """Every fault of the repository at `root`, one line each: files, contracts, config.pbtxt, weights.lock, release.json."""
+    """Every fault of the repository at `root`, one line each: files, contracts, config.pbtxt, weights.lock, releases."""
     repository = ModelRepository(root)
     refs = list(repository.versions())
     if not refs:
         yield f"{root}: holds no model version"
     for ref in refs:
         yield from _version(repository, ref)
+    leading = _released(repository)
     for name, same in groupby(refs, key=lambda ref: ref.name):
-        yield from _config(repository, name, list(same))
+        yield from _config(repository, list(same), leading.get(name))
     yield from _lock(repository)
-    try:
-        repository.release()
-    except BadModel as error:
-        yield error.detail
+    for path in sorted({root / RELEASE_NAME, *root.glob("release-*.json")}):
+        try:
+            repository.release(path.name)
+        except BadModel as error:
+            yield error.detail
 
 
 def configs(repository: ModelRepository) -> dict[Path, str]:
     """The config.pbtxt that every model should have, by path; raises `BadModel` where a card is broken."""
+    leading = _released(repository)
     return {
-        repository.root / name / CONFIG_NAME: config_text([repository.card(ref) for ref in same])
+        repository.root / name / CONFIG_NAME: config_text([repository.card(ref) for ref in same], leading.get(name))
         for name, same in groupby(repository.versions(), key=lambda ref: ref.name)
     }
+
+
+def _released(repository: ModelRepository) -> dict[str, int]:
+    """Version by model that the release names, which Triton has to serve; none where the release cannot be read."""
+    try:
+        return {ref.name: ref.version for ref in repository.release().models.values()}
+    except BadModel:
+        return {}
 
 
 def _version(repository: ModelRepository, ref: ModelRef) -> Iterator[str]:
@@ -49,7 +60,9 @@ def _version(repository: ModelRepository, ref: ModelRef) -> Iterator[str]:
         try:
             data = repository.file(ref, name)
             if name == "model.onnx":
-                check_contract(card, open_session(data, 1, f"model {ref.name}/{ref.version}"))
+                session = open_session(data, 1, f"model {ref.name}/{ref.version}")
+                check_contract(card, session)
+                check_golden(card, session)
         except BadModel as error:
             yield error.detail
             continue
@@ -63,10 +76,10 @@ def _stated_bytes(card: Card, name: str) -> object:
     return entry.get("bytes") if isinstance(entry, dict) else None
 
 
-def _config(repository: ModelRepository, name: str, refs: list[ModelRef]) -> Iterator[str]:
-    path = repository.root / name / CONFIG_NAME
+def _config(repository: ModelRepository, refs: list[ModelRef], leading: int | None) -> Iterator[str]:
+    path = repository.root / refs[0].name / CONFIG_NAME
     try:
-        wanted = config_text([repository.card(ref) for ref in refs])
+        wanted = config_text([repository.card(ref) for ref in refs], leading)
     except BadModel as error:
         # A broken card has been named already; cards that contradict each other have not.
         if "card.json" not in error.detail:

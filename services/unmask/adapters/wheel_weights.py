@@ -19,12 +19,13 @@ from typing import Any, Final
 
 from unmask.adapters.uint8_graph import wrap_retinaface
 from unmask.core.errors import BadConfig, BadModel, BadRequest, Unavailable
+from unmask.core.vit_trunk import joined
 
 LOCK_NAME: Final = "weights.lock"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _DOWNLOAD_SECONDS: Final = 900
-# How a product is made from its one source file; named by `made_by` in the lock.
-_RECIPES: Final[Mapping[str, Callable[[bytes], bytes]]] = {"retinaface-uint8": wrap_retinaface}
+# How a product is made from its one source file and, where it names one, a committed file; named by `made_by` in the lock.
+_RECIPES: Final[Mapping[str, Callable[..., bytes]]] = {"retinaface-uint8": wrap_retinaface, "clip-joined": joined}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,15 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What is made of the source: a path in the model repository, the recipe's name, the sha256 of the result."""
+    """What is made of the source: a path in the model repository, the recipe's name, the sha256 of the result.
+
+    `beside` is the path of a committed file that goes into it, empty for none.
+    """
 
     path: str
     made_by: str
     sha256: str
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,13 @@ def _source(where: str, table: Any) -> SourceFile:
 def _product(where: str, table: Any, files: int) -> Product:
     if not isinstance(table, dict) or files != 1:
         raise BadModel(f"{where}: a product is a table and made of one file")
-    product = Product(_text(where, table, "path"), _text(where, table, "made_by"), _digest(where, table, "sha256"))
+    beside = str(table.get("beside", ""))
+    product = Product(_text(where, table, "path"), _text(where, table, "made_by"), _digest(where, table, "sha256"), beside)
     if product.made_by not in _RECIPES:
         raise BadModel(f"{where}: made_by is {product.made_by!r}, known are {', '.join(_RECIPES)}")
-    if not re.fullmatch(r"\w+/\d+/[\w.]+", product.path, re.ASCII) or ".." in product.path:
-        raise BadModel(f"{where}: the product's path {product.path!r} is not MODEL/VERSION/FILE")
+    for path in (product.path, *([beside] if beside else [])):
+        if not re.fullmatch(r"\w+/\d+/[\w.]+", path, re.ASCII) or ".." in path:
+            raise BadModel(f"{where}: the product's path {path!r} is not MODEL/VERSION/FILE")
     return product
 
 
@@ -136,10 +143,19 @@ def _make_product(root: Path, entry: Entry, product: Product) -> tuple[Path, boo
     if sha256_of(target) == product.sha256:
         return target, False
     [source] = sources(entry).values()
-    made = _RECIPES[product.made_by](source)
+    made = _RECIPES[product.made_by](source, *_beside(root, product))
     _check(f"{entry.name}: what {product.made_by} made", made, product.sha256)
     write_atomically(target, made)
     return target, True
+
+
+def _beside(root: Path, product: Product) -> list[bytes]:
+    if not product.beside:
+        return []
+    try:
+        return [(root / product.beside).read_bytes()]
+    except OSError as error:
+        raise BadModel(f"{root / product.beside}: cannot be read ({error}); {product.path} is made with it") from error
 
 
 def fetch_files(entry: Entry, out: Path) -> list[tuple[Path, bool]]:

@@ -49,11 +49,15 @@ def _checked(card: Card, outputs: Tensors) -> _Row:
     for name, tensor in outputs.items():
         if not np.isfinite(tensor).all():
             raise BadModel(f"{where}: output '{name}' is not finite")
-    if "family" in outputs and outputs["family"].shape[1:] != (len(card.classes),):
-        raise BadModel(
-            f"{where}: output 'family' has shape {outputs['family'].shape}, the card names {len(card.classes)} classes"
-        )
-    return {name: tensor.astype(np.float64) for name, tensor in outputs.items()}
+    rows = {name: tensor.astype(np.float64) for name, tensor in outputs.items()}
+    if "family" in rows:
+        # Behind the families that the card names a graph may keep room for those to come.
+        rows["family"] = rows["family"][:, : len(card.classes)]
+        if rows["family"].shape[1] < len(card.classes):
+            raise BadModel(
+                f"{where}: output 'family' has shape {outputs['family'].shape}, the card names {len(card.classes)} classes"
+            )
+    return rows
 
 
 def _result(card: Card, row: _Row) -> Classified:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from unmask.core.errors import BadModel
+from unmask.core.golden import Golden, golden
 from unmask.core.images import Border, View, ViewContract
 from unmask.core.reading import Reader
 from unmask.core.readouts import UNKNOWN, BlurDefence, DoubtMap, OpenSet, blur_defence, doubt_map, open_set
@@ -85,6 +86,7 @@ class Card:
     defence: BlurDefence | None = None
     open_set: OpenSet | None = None
     doubt: DoubtMap | None = None
+    golden: Golden | None = None
 
     @property
     def ref(self) -> ModelRef:
@@ -122,6 +124,7 @@ class Card:
             defence=blur_defence(card.maybe("defence")),
             open_set=open_set(card.maybe("open_set")),
             doubt=doubt_map(card.maybe("doubt")),
+            golden=golden(card.maybe("golden")),
         )
 
 

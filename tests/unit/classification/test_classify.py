@@ -15,11 +15,13 @@ from tests.system.tiny_models import VIEW
 from tests.unit.classification.tiny_detector import OUTPUTS, face, kernel, knowing_repository, model
 from unmask.adapters.model_repository import ModelRepository
 from unmask.adapters.models_local import LocalModels
+from unmask.adapters.verify_models import problems
 from unmask.classification.handler import classify_chips
 from unmask.core.cards import Calibration
 from unmask.core.domain import Classified, Label
 from unmask.core.errors import BadModel
 from unmask.core.geometry import scaling
+from unmask.core.golden import golden_pictures
 from unmask.core.images import Chip
 from unmask.embedded import Unmask
 
@@ -82,6 +84,23 @@ def test_what_is_no_number_is_refused_by_name(tmp_path: Path, name: str) -> None
 def test_what_no_verdict_is_made_of_is_not_asked_for(tmp_path: Path, name: str) -> None:
     (right,) = classified(knowing_repository(tmp_path / "right"), noise(0))
     assert classified(knowing_repository(tmp_path / "broken", model(broken=name)), noise(0)) == (right,)
+
+
+def test_room_for_families_to_come_is_no_family(tmp_path: Path) -> None:
+    (one,) = classified(knowing_repository(tmp_path, classes=["family_a"]), noise(0))
+    assert set(one.generator or ()) == {"family_a", "unknown"}
+
+
+def test_golden_pictures_must_be_answered_as_when_exported(tmp_path: Path) -> None:
+    answers = [sum(by_hand(pixels)) / 2 for pixels in golden_pictures(VIEW)]
+    right = knowing_repository(tmp_path / "right", golden={"answers": answers, "tolerance": 0.01})
+    assert not [line for line in problems(right) if "golden pictures" in line]
+    answers[2] += 0.5
+    wrong = knowing_repository(tmp_path / "wrong", golden={"answers": answers, "tolerance": 0.01})
+    [line] = [line for line in problems(wrong) if "golden pictures" in line]
+    assert line.startswith("model detector/2: answers the golden pictures by 0.5 otherwise than when it was exported")
+    with pytest.raises(BadModel, match="golden: needs 'answers' and a positive 'tolerance'"):
+        classified(knowing_repository(tmp_path / "none", golden={"answers": [], "tolerance": 0.01}), noise(0))
 
 
 def test_a_card_that_does_not_fit_its_outputs_is_refused(tmp_path: Path) -> None:
