@@ -24,8 +24,9 @@ from unmask.core.images import cut
 from unmask_training.adaptation import command, version
 from unmask_training.adaptation.adapt import Adapted, Order, adapt
 from unmask_training.adaptation.graph import Tensors, changed
+from unmask_training.adaptation.heads import FREE, Head
 from unmask_training.adaptation.memory import MEMORY
-from unmask_training.adaptation.parent import Parent
+from unmask_training.adaptation.parent import Parent, new_weights
 from unmask_training.adaptation.samples import read_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,6 +78,21 @@ def test_a_new_generator_is_learned_and_the_old_ones_are_kept(adapted: Adapted, 
         np.testing.assert_allclose(change.weights[name][: len(old)], old, rtol=1e-6)
     assert len(change.weights["prototypes"]) == adapt_world.PROTOTYPES + 2
     assert not np.array_equal(change.weights["synthetic.weight"], parent.weights["synthetic.weight"])
+
+
+def test_a_generator_takes_the_next_free_place_and_a_known_one_its_own(parent: Parent) -> None:
+    weight, bias = parent.weights["family.weight"], parent.weights["family.bias"]
+    room = {
+        "family.weight": np.concatenate([weight, np.zeros((3, weight.shape[1]), np.float32)]),
+        "family.bias": np.append(bias, np.full(3, FREE, np.float32)).astype(np.float32),
+    }
+    roomy, head = replace(parent, weights=parent.weights | room), Head(np.ones(weight.shape[1]), 0.5)
+    assert roomy.family[0].shape == weight.shape and len(roomy.family[1]) == 2
+    found = new_weights(roomy, "paintnet", parent.readout, head)
+    assert found["family.weight"].shape == (5, weight.shape[1]) and (found["family.weight"][2] == 1.0).all()
+    np.testing.assert_allclose(found["family.bias"], [*bias, 0.5, FREE, FREE], rtol=1e-6)
+    again = new_weights(roomy, "gan", parent.readout, head)
+    np.testing.assert_allclose(again["family.bias"], [0.5, bias[1], FREE, FREE, FREE], rtol=1e-6)
 
 
 def test_the_new_memory_replays_the_samples_and_the_own_reals(adapted: Adapted, parent: Parent) -> None:

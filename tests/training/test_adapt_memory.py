@@ -39,6 +39,18 @@ def test_it_reads_as_it_was_written(tmp_path: Path) -> None:
     assert found.held_out.sum() == sum(i % 3 != 0 for i in range(40))
 
 
+def test_channels_that_blur_does_not_change_are_kept_once(tmp_path: Path) -> None:
+    other = memory(400, width=64)
+    alike = other.features.copy()
+    alike[:, 1, :60] = alike[:, 0, :60]
+    written = replace(other, features=alike)
+    for name, one in (("alike", written), ("other", other)):
+        one.save(tmp_path / name)
+        np.testing.assert_array_equal(Memory.read(tmp_path / name).features, one.features)
+    saved = (tmp_path / "other").stat().st_size - (tmp_path / "alike").stat().st_size
+    assert abs(saved - 400 * 2 * 60) < 400
+
+
 def test_joined_memories_keep_kinds_by_name_and_groups_apart() -> None:
     one, other = memory(12), memory(9, kinds=("diffusion", "photos"))
     both = one.joined(other)
@@ -70,7 +82,7 @@ def test_a_regression_set_that_is_too_large_is_refused() -> None:
 def test_a_file_over_the_limit_is_refused(tmp_path: Path) -> None:
     count = LARGEST // (2 * 2 * 1000) + 1
     large = Memory(
-        np.zeros((count, 2, 1000), np.float16),
+        np.arange(2, dtype=np.float16)[None, :, None] + np.zeros((count, 2, 1000), np.float16),
         np.zeros(count, np.bool_),
         np.zeros(count, np.int16),
         np.zeros(count, np.int32),
@@ -88,15 +100,17 @@ def test_a_file_over_the_limit_is_refused(tmp_path: Path) -> None:
         (lambda t: t.update(kind=np.full(40, 2, np.int16)), "kind: a value beyond 0 to 1"),
         (lambda t: t.update(part=np.full(40, len(PARTS), np.uint8)), "part: a value beyond 0 to 2"),
         (lambda t: t.update(group=np.zeros(39, np.int32)), "group: .* is not what 40 rows need"),
-        (lambda t: t.update(features=np.zeros((40, 2, 6), np.float32)), "features: float32"),
-        (lambda t: t.update(features=np.full((40, 2, 6), np.nan, np.float16)), "not a finite pair"),
-        (lambda t: t.update(features=np.zeros((40, 3, 6), np.float16)), "not a finite pair"),
+        (lambda t: t.update(plain=np.zeros((40, 6), np.float32)), "plain: float32"),
+        (lambda t: t.update(plain=np.full((40, 6), np.nan, np.float16)), "not all are finite"),
+        (lambda t: t.update(blurred=np.zeros((40, 3), np.float16)), "blurred: .* is not what 40 rows need"),
+        (lambda t: t.update(channels=np.arange(1, 7, dtype=np.int32)), "channels: a value beyond 0 to 5"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str) -> None:
     whole = memory()
-    tensors: dict[str, Any] = {name: getattr(whole, name) for name in ("features", "kind", "group", "part")}
-    tensors["fake"] = whole.fake.astype(np.uint8)
+    tensors: dict[str, Any] = {name: getattr(whole, name) for name in ("kind", "group", "part")}
+    tensors |= {"fake": whole.fake.astype(np.uint8), "channels": np.arange(6, dtype=np.int32)}
+    tensors |= {name: np.ascontiguousarray(whole.features[:, i]) for i, name in enumerate(("plain", "blurred"))}
     change(tensors)
     save_file(tensors, tmp_path / "memory.safetensors", metadata={"kinds": '["photos", "gan"]'})
     with pytest.raises(ValueError, match=says):

@@ -18,7 +18,7 @@ from unmask_training.data.chips import Chips
 from unmask_training.detector import fit as detector
 from unmask_training.detector.evaluate import detection_rows
 from unmask_training.detector.export import export
-from unmask_training.measuring.adversarial import Defended, as_file, chosen, defended, fgsm, pgd
+from unmask_training.measuring.adversarial import Defended, as_file, attacked, chosen, defended, fgsm, pgd
 from unmask_training.measuring.evaluating import read_card
 
 
@@ -44,8 +44,8 @@ def run(world: Path, *options: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shipped(root: Path) -> Defended:
-    """The newest committed detector behind a blur: one that says different things of different pictures."""
-    folder = max((root / "model_repository/detector").glob("[0-9]*"), key=lambda path: int(path.name))
+    """The small committed detector behind a blur: one that says different things of different pictures."""
+    folder = root / "model_repository/detector/1"
     return defended(folder, read_card(folder), 1.5)
 
 
@@ -116,4 +116,4 @@ def test_wrong_options_are_refused(world: Path, capsys: pytest.CaptureFixture[st
 def test_only_detectors_can_be_attacked(root: Path) -> None:
     folder = root / "model_repository/localizer/1"
     with pytest.raises(ValueError, match="only detectors can be attacked"):
-        defended(folder, read_card(folder))
+        attacked(folder, read_card(folder))

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from tests.training.drawn_faces import REALS, prepared, recipe
+from tests.training.tiny_tower import raw_tower
 from unmask_training import trunks
 from unmask_training.data.augment import Ranges
 from unmask_training.data.chips import INDEX, Chips
@@ -227,7 +228,7 @@ def test_no_group_is_both_learnt_from_and_tested(tmp_path: Path, common: list[ob
         (["leave-one-out", "--what", "family", "--families", "x=gan,diffusion,other"], "none would be left to train on"),
         (["curves", "--left-out", "photos"], "--left-out photos: not in the data; there are diffusion, gan, other"),
         (["curves", "--left-out", "gan", "--draws", "0"], "--draws must be at least 1"),
-        (["matrix", "--views", "0"], "--views must be at least 1"),
+        (["matrix", "--views=-1"], "--views, --limit and --seed must be at least 0"),
         (["matrix", "--doubt", "1"], "a share from 0 to below 1"),
         (["matrix", "--trunk", "alexnet"], "trunk 'alexnet' is unknown"),
     ],
@@ -337,3 +338,19 @@ def test_a_strange_face_is_farther_than_all_known() -> None:
     known = distances(bank, groups, bank, groups)
     (strange,) = distances(np.eye(8, dtype=np.float32)[1:2], ["new"], bank, groups)
     assert strange > known.max() and known.min() > 0.0, "no face is its own neighbour"
+
+
+def test_the_tower_stands_in_for_a_trunk_and_is_not_trained(
+    data: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "tower.onnx"
+    weights.write_bytes(raw_tower())
+    told = ["--data", data, "--recipe", config, "--size", 64, "--trunk", "clip_vit_b16", "--weights", weights, "--views", 1]
+    out = tmp_path / "out"
+    assert command("leave-one-out", "--out", out, *told, "--what", "generator", "--only", "gan") == 0
+    row = json.loads((out / "leave-one-out-generator.json").read_text())["rows"]["gan"]
+    assert row["left_out"]["fake"]["n"] == EACH and "clip_vit_b16 stays as it came" in capsys.readouterr().out
+    with np.load(next((out / "features").glob("*/1-*.npz"))) as kept:
+        assert kept["features"].shape[1] == 7 * 768
+    with pytest.raises(ValueError, match="--trunk clip_vit_b16: only --protocol frozen is there for it"):
+        command("leave-one-out", "--out", tmp_path / "full", *told, "--what", "generator", "--protocol", "full")

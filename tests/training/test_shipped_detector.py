@@ -18,12 +18,14 @@ from unmask_training.data.chips import Chips
 from unmask_training.detector.evaluate import evaluate
 from unmask_training.detector.network import Detector, Served
 from unmask_training.measuring.evaluating import read_card
+from unmask_training.tower.attacked import load_version
+from unmask_training.tower.export import parity
 
 
 @pytest.fixture(scope="module")
 def folder(root: Path) -> Path:
-    """The newest version's folder; committed, so it is always there."""
-    return max((root / "model_repository/detector").glob("[0-9]*"), key=lambda path: int(path.name))
+    """The small version's folder; committed, so it is always there."""
+    return root / "model_repository/detector/1"
 
 
 def views(size: int) -> Pixels:
@@ -47,6 +49,16 @@ def test_the_graph_is_its_weights(folder: Path) -> None:
         np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
     # Were the weights another graph's, agreement on one constant would prove nothing.
     assert np.ptp(found[0]) > 0.1
+
+
+def test_the_tower_versions_graph_is_its_weights(models: Path) -> None:
+    folder = models / "detector/2"
+    card = read_card(folder)
+    assert card.view is not None and card.golden is not None
+    assert parity(load_version(folder, card), (folder / "model.onnx").read_bytes()) < 1e-3
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["synthetic"], {"image": views(card.view.size)})
+    assert np.ptp(found) > 0.1
 
 
 def test_it_is_measured_on_any_prepared_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,13 @@ from tests.training.drawn_faces import GENERATORS, REALS, prepared
 from tests.training.tiny_tower import SIZE, raw_tower
 from unmask.core.cards import Card
 from unmask.core.errors import BadModel
-from unmask.core.vit_trunk import FEATURES, LEVELS, PIXELS, WIDTH, joined, products_of, tower
+from unmask.core.golden import golden_pictures
+from unmask.core.vit_quantise import products_of
+from unmask.core.vit_trunk import FEATURES, LEVELS, PIXELS, WIDTH, joined, tower
 from unmask_training.cli import main
 from unmask_training.detector.blur import gaussian
 from unmask_training.tower import fit as fitting
-from unmask_training.tower.export import export, golden_pictures, load_network, write_own
+from unmask_training.tower.export import export, load_network, write_own
 from unmask_training.tower.network import TowerDetector
 from unmask_training.tower.parts import measure, pixels_of, positions_at
 from unmask_training.tower.recipe import TowerRecipe
@@ -44,7 +46,7 @@ def run(graph: bytes, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def test_requantised_features_are_near_the_float_ones_and_blind_to_the_batch() -> None:
     parts = measure(RAW, SIZE, views(8))
-    whole, plain = tower(RAW, parts.positions, parts.smoothing, parts.ranges), tower(RAW, parts.positions)
+    whole, plain = tower(RAW, *parts.all()), tower(RAW, parts.positions)
     pixels = pixels_of(views(6, seed=1))
     served, floats = run(whole, pixels), run(plain, pixels)
     assert served.shape == (6, WIDTH * len(LEVELS))
@@ -74,7 +76,7 @@ def test_graphs_that_are_no_tower_are_refused_by_name() -> None:
     with pytest.raises(BadModel, match="position embeddings"):
         tower(RAW, positions[:, :5])
     with pytest.raises(BadModel, match="12 groups"):
-        tower(RAW, positions, np.ones(3, dtype=np.float32), np.zeros((48, 2), dtype=np.float32))
+        tower(RAW, positions, np.zeros(0, dtype=np.float32), np.ones(3, dtype=np.float32), np.zeros((48, 2), dtype=np.float32))
     cut = onnx.load_model_from_string(RAW)
     del cut.graph.node[-2:]
     with pytest.raises(BadModel, match="block 11"):
@@ -83,7 +85,7 @@ def test_graphs_that_are_no_tower_are_refused_by_name() -> None:
 
 def told(root: Path, **changes: object) -> dict[str, Any]:
     """A recipe that a test can run, with a small network of `prepared` families beside."""
-    recipe: dict[str, Any] = {"recipe": "clip_vit_b16", "beside": str(root), "size": SIZE, "views": 1, "measured": 3}
+    recipe: dict[str, Any] = {"recipe": "clip_vit_b16", "beside": str(root), "size": SIZE, "copies": 1, "measured": 3}
     recipe |= {"real": list(REALS), "synthetic": list(GENERATORS), "epochs": 8, "batch": 16, "seed": 3}
     return recipe | {"augment": {"face": [24.0, 48.0], "sharp": [40.0, 48.0]}} | changes
 
@@ -164,8 +166,11 @@ def test_a_fit_goes_on_with_kept_features_and_refuses_those_of_other_rows(tmp_pa
     [
         ({"vews": 2}, "unknown vews"),
         ({"real": []}, "real: expected a list"),
-        ({"views": -1}, "views"),
-        ({"views": True}, "views"),
+        ({"copies": -1}, "copies"),
+        ({"copies": True}, "copies"),
+        ({"views": {"mirror": 1.0}}, "`clean` among them"),
+        ({"views": {"clean": 0.0}}, "views: clean: 0.0"),
+        ({"views": {"clean": 1.0, "blurry": 1.0}}, "views: blurry: 1.0: a positive weight for one of clean, mirror, web"),
         ({"sigma": "wide"}, "sigma"),
         ({"synthetic": ["nobody"]}, "no prepared training pictures of nobody"),
     ],

@@ -16,7 +16,7 @@ from unmask.core.images import cut
 from unmask_training.adaptation import command
 from unmask_training.adaptation.adapt import Order, adapt
 from unmask_training.adaptation.bench import Setting
-from unmask_training.adaptation.heads import Head, Readout
+from unmask_training.adaptation.heads import FREE, Head, Readout
 from unmask_training.adaptation.parent import HEADS, PROTOTYPES, Parent, new_weights
 from unmask_training.adaptation.samples import Sample, pictures_in, read_samples
 from unmask_training.adaptation.sheet import Shown, page, sheet
@@ -72,11 +72,13 @@ def forget(parent: Parent, kinds: Sequence[str], out: Path) -> Parent:
     """
     setting = Setting.of(", ".join(kinds), kinds, parent.memory)
     kept = [name for name in parent.card.classes if name not in kinds]
-    rows = [parent.card.classes.index(name) for name in kept]
     weights = new_weights(
         parent, parent.card.classes[0], Readout(setting.head, parent.weights.get(PROTOTYPES)), _row(parent, 0)
     )
-    weights |= {name: weights[name][rows] for name in HEADS[2:]}
+    known = parent.card.classes
+    order = [*map(known.index, kept), *range(len(known), len(weights[HEADS[3]])), *(known.index(name) for name in kinds)]
+    weights |= {name: weights[name][order] for name in HEADS[2:]}
+    weights[HEADS[3]][-len(kinds) :] = FREE
     point = setting.point
     limits = {"real_below": point.point.real_below, "synthetic_above": point.point.fake_from}
     card = {

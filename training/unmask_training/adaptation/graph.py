@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+FAMILY: Final = "family"
+FAMILY_BIAS: Final = "family.bias"
 Tensors = Mapping[str, NDArray[np.float32]]
 
 
@@ -29,9 +31,8 @@ def changed(graph: bytes, was: Tensors, now: Tensors, where: str = "graph") -> b
     # Shapes that were noted down for the old lengths.
     del model.graph.value_info[:]
     for output in model.graph.output:
-        for place, size in enumerate(output.type.tensor_type.shape.dim):
-            if place and size.HasField("dim_value"):
-                size.dim_param = f"{output.name}_{place}"
+        if output.name == FAMILY and FAMILY_BIAS in now:
+            output.type.tensor_type.shape.dim[1].dim_value = len(now[FAMILY_BIAS])
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -23,6 +23,8 @@ Scorer = Callable[[NDArray[np.floating]], Floats]
 # Chosen by `adapt-bench`: the new generator's weight within the synthetic half, and the weakest pull to the present head.
 NEW_SHARE: Final = 0.3
 STRENGTH: Final = 0.03
+# The logit of a family that is not known yet: room in the head for one to come.
+FREE: Final = -1000.0
 # What stands in for the directions of features in which known pictures hardly differ, as a share of the mean variance.
 _SHRINKAGE: Final = 0.1
 _NEW_PROTOTYPES: Final = 16

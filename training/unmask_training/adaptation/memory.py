@@ -21,7 +21,9 @@ FIT: Final = PARTS.index("fit")
 LARGEST: Final = 30_000_000
 _ROW_BYTES: Final = 8
 _HEADER_BYTES: Final = 65_536
-_TYPES: Final = {"features": np.float16, "fake": np.uint8, "kind": np.int16, "group": np.int32, "part": np.uint8}
+_TYPES: Final = {"fake": np.uint8, "kind": np.int16, "group": np.int32, "part": np.uint8}
+# On disk the blurred copy has only the channels in which any row differs from the plain view: a tower sees no blurred one.
+_ON_DISK: Final = {"plain": np.float16, "blurred": np.float16, "channels": np.int32, **_TYPES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Memory:
 
     def thinned(self, seed: int, limit: int = LARGEST) -> Memory:
         """At most `limit` bytes: rows to fit on go at random, from the kind that has most of them, one after the other."""
-        each = 2 * self.features.shape[1] * self.features.shape[2] + _ROW_BYTES
+        each = 2 * (self.features.shape[2] + len(self._differing())) + _ROW_BYTES
         over = len(self) - (limit - _HEADER_BYTES) // each
         if over <= 0:
             return self
@@ -90,10 +92,17 @@ class Memory:
 
     def save(self, path: Path) -> None:
         """Writes safetensors; raises `ValueError` for more than 30 MB."""
-        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=kind) for name, kind in _TYPES.items()}
+        channels = self._differing()
+        told = {name: getattr(self, name) for name in _TYPES}
+        told |= {"plain": self.features[:, 0], "blurred": self.features[:, 1][:, channels], "channels": channels}
+        tensors = {name: np.ascontiguousarray(told[name], dtype=kind) for name, kind in _ON_DISK.items()}
         save_file(tensors, path, metadata={"kinds": json.dumps(list(self.kinds))})
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path}: {path.stat().st_size} bytes, more than {LARGEST}; take fewer rows")
+
+    def _differing(self) -> NDArray[np.int32]:
+        """Channels in which some row's plain and blurred features are not the same."""
+        return np.flatnonzero((self.features[:, 0] != self.features[:, 1]).any(axis=0)).astype(np.int32)
 
     @staticmethod
     def of_rows(features: NDArray[Any], rows: Sequence[Row]) -> Memory:
@@ -117,22 +126,27 @@ class Memory:
         try:
             with safe_open(path, framework="numpy") as file:
                 kinds = tuple(json.loads((file.metadata() or {})["kinds"]))
-                told = {name: file.get_tensor(name) for name in _TYPES}
+                told = {name: file.get_tensor(name) for name in _ON_DISK}
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ValueError(f"{path}: not a detector's memory ({error})") from error
         _check(path, told, kinds)
-        told["fake"] = told["fake"].astype(np.bool_)
-        return Memory(**told, kinds=kinds)
+        features = np.stack([told["plain"], told["plain"]], axis=1)
+        features[:, 1, told["channels"]] = told["blurred"]
+        rest = {name: told[name] for name in _TYPES} | {"fake": told["fake"].astype(np.bool_)}
+        return Memory(features, **rest, kinds=kinds)
 
 
 def _check(path: Path, told: dict[str, NDArray[Any]], kinds: Sequence[str]) -> None:
     """Refuses tensors of another type or length, and indices that point nowhere."""
-    count = len(told["fake"])
-    for name, kind in _TYPES.items():
-        if told[name].dtype != kind or len(told[name]) != count or told[name].ndim != (3 if name == "features" else 1):
-            raise ValueError(f"{path}: {name}: {told[name].dtype} {told[name].shape} is not what {count} rows need")
-    for name, limit in (("kind", len(kinds)), ("part", len(PARTS)), ("fake", 2)):
-        if count and not 0 <= int(told[name].min()) <= int(told[name].max()) < limit:
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_TYPES, (len(told["fake"]),))
+    shapes |= {"plain": (*shapes["fake"], told["plain"].shape[-1]), "channels": (len(told["channels"]),)}
+    shapes |= {"blurred": (*shapes["fake"], *shapes["channels"])}
+    for name, kind in _ON_DISK.items():
+        if told[name].dtype != kind or told[name].shape != shapes[name]:
+            raise ValueError(f"{path}: {name}: {told[name].dtype} {told[name].shape} is not what {len(told['fake'])} rows need")
+    limits = (("kind", len(kinds)), ("part", len(PARTS)), ("fake", 2), ("channels", shapes["plain"][-1]))
+    for name, limit in limits:
+        if told[name].size and not 0 <= int(told[name].min()) <= int(told[name].max()) < limit:
             raise ValueError(f"{path}: {name}: a value beyond 0 to {limit - 1}")
-    if told["features"].shape[1] != 2 or not np.isfinite(told["features"]).all():
-        raise ValueError(f"{path}: features: not a finite pair (plain, blurred) a row")
+    if not all(np.isfinite(told[name]).all() for name in ("plain", "blurred")):
+        raise ValueError(f"{path}: features: not all are finite numbers")

@@ -66,8 +66,9 @@ class Parent:
 
     @property
     def family(self) -> tuple[Floats, Floats]:
-        """The present family head: weight (F, C), bias (F,)."""
-        return self.weights[HEADS[2]].astype(np.float64), self.weights[HEADS[3]].astype(np.float64)
+        """The present family head: weight (F, C), bias (F,), without the room for families to come."""
+        known = len(self.card.classes)
+        return self.weights[HEADS[2]][:known].astype(np.float64), self.weights[HEADS[3]][:known].astype(np.float64)
 
     def features(self, views: Iterable[NDArray[np.generic]], what: str = "") -> NDArray[np.float32]:
         """Features (N, 2, C), plain and blurred, of views (S, S, 3) RGB 0..255, by the served graph."""
@@ -100,16 +101,13 @@ def _weights(folder: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def new_weights(parent: Parent, name: str, readout: Readout, family: Head) -> dict[str, NDArray[np.float32]]:
-    """The heads' tensors with a new synthetic head, the family's row set or added, and the prototypes."""
-    classes, (weight, bias) = parent.card.classes, parent.family
-    place = classes.index(name) if name in classes else len(classes)
-    kept = [i for i in range(len(classes)) if i != place]
-    found = {
-        HEADS[0]: readout.head.weight[None],
-        HEADS[1]: np.array([readout.head.bias]),
-        HEADS[2]: np.insert(weight[kept], place, family.weight, axis=0),
-        HEADS[3]: np.insert(bias[kept], place, family.bias),
-    }
+    """The heads' tensors with a new synthetic head, the family's row (its own, a free one, one more), and the prototypes."""
+    place = classes_with(parent, name).index(name)
+    weight, bias = (parent.weights[key].astype(np.float64) for key in HEADS[2:])
+    if place == len(weight):
+        weight, bias = np.concatenate([weight, weight[:1]]), np.append(bias, 0.0)
+    weight[place], bias[place] = family.weight, family.bias
+    found = {HEADS[0]: readout.head.weight[None], HEADS[1]: np.array([readout.head.bias]), HEADS[2]: weight, HEADS[3]: bias}
     if readout.prototypes is not None:
         found[PROTOTYPES] = readout.prototypes
     return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in found.items()}

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from unmask.core.cards import Card, Fusion, Release
-from unmask_training.adaptation.graph import changed
+from unmask_training.adaptation.graph import FAMILY, FAMILY_BIAS, changed
 from unmask_training.adaptation.memory import MEMORY, Memory
-from unmask_training.adaptation.parent import FEATURES, PROTOTYPES, WEIGHTS, Parent
+from unmask_training.adaptation.parent import FEATURES, HEADS, PROTOTYPES, WEIGHTS, Parent
+from unmask_training.detector.export import golden_section
 from unmask_training.release import compose, newest_cards
 
 CARD: Final = "card.json"
@@ -76,9 +77,11 @@ def write_version(parent: Parent, folder: Path, change: Change) -> None:
             shutil.copyfile(source, path)
     files = {name: _entry(folder / name) for name in parent.card.files}
     told = {**parent.card.raw, "version": int(folder.name), **change.card, "classes": list(change.classes), "files": files}
-    family = [-1, len(change.classes)]
+    if parent.card.golden is not None:
+        told["golden"] = golden_section(folder, parent.view.size)
+    family = [-1, len(change.weights[FAMILY_BIAS])]
     told["outputs"] = [
-        {**output, "shape": family} if output["name"] == "family" else output for output in parent.card.raw["outputs"]
+        {**output, "shape": family} if output["name"] == FAMILY else output for output in parent.card.raw["outputs"]
     ]
     (folder / CARD).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
@@ -93,7 +96,7 @@ def check(parent: Parent, folder: Path, views: NDArray[np.uint8]) -> None:
     new = Parent.open(folder)
     names = ["plain", "blurred", "family", *(["distance"] if PROTOTYPES in new.weights else [])]
     answers = new.session.run([FEATURES, *names], {new.card.input.name: views})
-    features, readout, (weight, bias) = parent.features(views), new.readout, new.family
+    features, readout, (weight, bias) = parent.features(views), new.readout, (new.weights[HEADS[2]], new.weights[HEADS[3]])
     logits, distance = readout.head(features), readout.distance(features)
     expected: list[NDArray[Any]] = [
         features,

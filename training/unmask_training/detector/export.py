@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import save_file
 
 from unmask.core.cards import CARD_SCHEMA, Card
+from unmask.core.golden import golden_pictures
 from unmask_training.data.augment import jpeg
 from unmask_training.data.chips import Chips, Row
 from unmask_training.detector.evaluate import detection_rows, evaluate, logits, scored
@@ -29,6 +30,8 @@ from unmask_training.measuring.measures import markdown
 
 MARGIN: Final = 1.0
 _LARGEST: Final = 30_000_000
+# In logits: processors round integer products alike, but float ones in another order.
+_GOLDEN_TOLERANCE: Final = 0.1
 _PARITY: Final = 1e-3
 _LICENCE: Final = (
     "research and evaluation only, where the training data are (FFHQ CC-BY-NC-SA-4.0, DFDC terms, and others: see "
@@ -113,6 +116,13 @@ def files_of(
     return entries
 
 
+def golden_section(folder: Path, size: int) -> dict[str, Any]:
+    """What the graph answers to golden pictures, for `unmask models verify` on other machines."""
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["synthetic"], {session.get_inputs()[0].name: golden_pictures(size)})
+    return {"answers": [round(float(logit), 4) for logit in found], "tolerance": _GOLDEN_TOLERANCE}
+
+
 def data_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """What was trained on: pictures by kind and licence."""
     counts = Counter((row.kind, row.licence) for row in rows)
@@ -133,6 +143,7 @@ def base_card(folder: Path, network: Detector, size: int, training: Mapping[str,
         "outputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()],
         "max_batch_size": 32,
         "classes": list(network.families),
+        "golden": golden_section(folder, size),
         "calibration": {"temperature": 1.0, "bias": 0.0},
         "thresholds": {},
         "training": dict(training),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +65,9 @@ def outputs(
             shape: tuple[int, int] = found["cam"][-1].shape[1:]
             on_face = [face_share(matrix, card.view.size, shape) for matrix in to_view]
             found.setdefault("on_face", []).append(np.stack(on_face))
-    joined: Mapping[str, Any] = {name: np.concatenate(parts) for name, parts in found.items()}
+    joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in found.items()}
+    if "family" in joined:
+        joined["family"] = joined["family"][:, : len(card.classes)]
     return _checked(Outputs(**joined), folder)
 
 

@@ -18,6 +18,7 @@ from unmask.core.images import Border, View, ViewContract, cut
 from unmask_training.data.augment import Ranges, draw, draw_face, own_face
 from unmask_training.data.chips import Chips, Row
 from unmask_training.detector.network import Detector
+from unmask_training.tower.frozen import FrozenTower
 
 Features = NDArray[np.float32]
 CLEAN: Final = 0
@@ -25,6 +26,7 @@ _SHARD: Final = 128
 _BATCH: Final = 16
 _TRIES: Final = 50
 Item = tuple[str, int]
+Trunk = Detector | FrozenTower
 
 
 class Store:
@@ -34,7 +36,7 @@ class Store:
     the picture and the number alone.
     """
 
-    def __init__(self, folder: Path, network: Detector, chips: Chips, size: int, ranges: Ranges, seed: int) -> None:
+    def __init__(self, folder: Path, network: Trunk, chips: Chips, size: int, ranges: Ranges, seed: int) -> None:
         self._network, self._chips, self._size, self._ranges, self._seed = network.eval(), chips, size, ranges, seed
         told = {"size": size, "ranges": asdict(ranges), "seed": seed, "trunk": _digest(network)}
         self._folder = folder / hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
@@ -91,7 +93,7 @@ class Store:
                 self._known[str(name), view] = (row, float(face))
 
 
-def _digest(network: Detector) -> str:
+def _digest(network: Trunk) -> str:
     """sha256 of the trunk's tensors: the same features come from the same trunk, whatever file it was read from."""
     digest = hashlib.sha256()
     for name, value in sorted(_trunk_state(network)):
@@ -100,5 +102,5 @@ def _digest(network: Detector) -> str:
     return digest.hexdigest()
 
 
-def _trunk_state(network: Detector) -> Iterable[tuple[str, Any]]:
+def _trunk_state(network: Trunk) -> Iterable[tuple[str, Any]]:
     return [(name, value) for name, value in network.trunk.state_dict().items()]

@@ -39,7 +39,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Augmented views to learn from: features (M, C), truth, kind and group (M,), weight (M,) of mean 1."""
+    """Views to learn from: features (M, C), truth, kind and group (M,), weight (M,) of mean 1."""
 
     features: Features
     fake: Bools

@@ -18,13 +18,17 @@ from unmask_training.detector.export import load_network
 from unmask_training.detector.fit import fit
 from unmask_training.detector.network import Detector, read_state, start_from
 from unmask_training.experiments.corpus import TRAINED_PARTS
-from unmask_training.experiments.features import CLEAN, Store
+from unmask_training.experiments.features import CLEAN, Store, Trunk
 from unmask_training.experiments.heads import Examples, Head, choose, fit_head, joined, weights
 from unmask_training.experiments.judging import Judging, distances, find_point
 from unmask_training.experiments.settings import Setup
 from unmask_training.measuring.measures import Floats
+from unmask_training.tower.frozen import NAME as TOWER
+from unmask_training.tower.frozen import frozen
 
 _OUT_OF_FOLD: Final = "calibrated on out-of-fold scores of the training pictures' plain views"
+# What the plain view weighs over all augmented ones together; they teach small and spoilt pictures, and blur the rest.
+_PLAIN: Final = 2.5
 _HELD_OUT: Final = "calibrated on the part `calibrate`, which was not trained on"
 
 
@@ -82,6 +86,7 @@ def run(setup: Setup, task: Task) -> Outcome:
 
 def store_of(setup: Setup, task: Task) -> Store:
     """The features by the trunk that the task's run stands on: the starting one, or the one that it trained."""
+    network: Trunk
     if setup.settings.protocol == "frozen":
         network = _start(setup)
     else:
@@ -92,13 +97,14 @@ def store_of(setup: Setup, task: Task) -> Store:
 
 
 def examples(setup: Setup, store: Store, rows: Sequence[Row]) -> Examples:
-    """All augmented views of the rows, weighted by class, kind and drawn size."""
-    recipe, views = setup.recipe, range(1, setup.settings.views + 1)
+    """The plain and all augmented views of the rows, weighted by class, kind, drawn size and view."""
+    recipe, views = setup.recipe, range(setup.settings.views + 1)
     parts = [_examples(rows, store.get(rows, view)) for view in views]
     both = joined(parts)
     faces = np.concatenate([store.faces(rows, view) for view in views])
     weight = weights(both.fake, both.kind, {**recipe.real, **recipe.synthetic}, faces, recipe.augment)
-    return replace(both, weight=weight)
+    weight[: len(rows)] *= _PLAIN * max(1, setup.settings.views)
+    return replace(both, weight=weight / weight.mean())
 
 
 def _examples(rows: Sequence[Row], features: Any) -> Examples:
@@ -164,17 +170,20 @@ def _both(rows: Sequence[Row], task: Task) -> None:
         )
 
 
-def _start(setup: Setup) -> Detector:
+def _start(setup: Setup) -> Trunk:
     """The network with the starting weights; a checkpoint brings its own families."""
     if setup.weights is None:
         raise ValueError("a frozen trunk needs weights")
+    if setup.settings.trunk == TOWER:
+        recipe, folder = setup.recipe, setup.out / "features"
+        return frozen(setup.weights, folder, recipe.size, setup.corpus.chips, recipe.augment, setup.settings.seed)
     state = read_state(setup.weights)
     network = Detector(state.get("families", ("any",)), 0.0, setup.settings.trunk)
     start_from(network, setup.weights)
     return network
 
 
-def _store(setup: Setup, network: Detector) -> Store:
+def _store(setup: Setup, network: Trunk) -> Store:
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     recipe, folder = setup.recipe, setup.out / "features"
     return Store(folder, network.to(device), setup.corpus.chips, recipe.size, recipe.augment, setup.settings.seed)

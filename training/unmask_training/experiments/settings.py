@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import yaml
 from unmask_training.detector.network import read_state
 from unmask_training.detector.recipe import Recipe
 from unmask_training.experiments.corpus import Corpus, open_corpus
+from unmask_training.tower.frozen import NAME as TOWER
 
 SETTINGS: Final = "settings.json"
 # Stands for a checkpoint that does not say what it saw.
@@ -60,11 +61,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     protocols = "frozen: heads over a fixed trunk; full: the whole network a run (default: frozen)"
     command.add_argument("--protocol", default="frozen", choices=("frozen", "full"), help=protocols)
     command.add_argument("--recipe", type=Path, help="YAML of `fit`: shares, size, augmentation (default: equal shares)")
-    command.add_argument("--trunk", help="network (default: the recipe's, else mobilenet_v2)")
+    command.add_argument("--trunk", help=f"network (default: the recipe's, else mobilenet_v2); {TOWER} with frozen")
     command.add_argument("--weights", type=Path, help="weights to start from; needed by frozen: ImageNet's, not a detector's")
     command.add_argument("--steps", type=int, help="full: steps a run (default: the recipe's)")
     command.add_argument("--size", type=int, help="side of the view in pixels (default: the recipe's)")
-    command.add_argument("--views", type=int, default=2, help="frozen: augmented views a picture (default: 2)")
+    command.add_argument(
+        "--views", type=int, default=2, help="frozen: augmented views a picture beside the plain one (default: 2)"
+    )
     command.add_argument("--limit", type=int, default=0, help="at most so many pictures a kind (default: all)")
     doubt = "share of known faces that may be called unsure because they look unlike all others (default: .03; 0: none)"
     command.add_argument("--doubt", type=float, default=0.03, help=doubt)
@@ -110,7 +113,8 @@ def command_of(verb: str, args: argparse.Namespace, extra: Iterable[tuple[str, o
 def protocol_notes(setup: Setup, verb: str, args: argparse.Namespace, extra: Iterable[tuple[str, object]]) -> list[str]:
     """Protocol, seed, command; and the command of the full-size experiment where this was a smaller one."""
     told = setup.settings
-    frozen = f"the trunk {told.trunk} stays as it came; a logistic regression a run on augmented views, {told.views} a picture"
+    views = f"the plain and {told.views} augmented views" if told.views else "the plain view"
+    frozen = f"the trunk {told.trunk} stays as it came; a logistic regression a run on {views} of each picture"
     full = f"the whole network ({told.trunk}) is trained a run, {setup.recipe.steps} steps of {setup.recipe.batch}"
     notes = [f"Protocol `{told.protocol}`: {frozen if told.protocol == 'frozen' else full}; seed {told.seed}."]
     notes += [f"A slice: at most {told.limit} pictures a kind."] if told.limit else []
@@ -139,8 +143,10 @@ def names(text: str) -> list[str]:
 def _check(args: argparse.Namespace) -> None:
     if args.protocol == "frozen" and args.weights is None:
         raise ValueError("--protocol frozen needs --weights: a trunk that nobody trained tells nothing")
-    if args.views < 1 or args.limit < 0 or args.seed < 0:
-        raise ValueError("--views must be at least 1, --limit and --seed at least 0")
+    if args.trunk == TOWER and args.protocol != "frozen":
+        raise ValueError(f"--trunk {TOWER}: only --protocol frozen is there for it")
+    if args.views < 0 or args.limit < 0 or args.seed < 0:
+        raise ValueError("--views, --limit and --seed must be at least 0")
     if not 0.0 <= args.doubt < 1.0:
         raise ValueError(f"--doubt {args.doubt}: a share from 0 to below 1")
 
@@ -166,6 +172,8 @@ def _recipe(args: argparse.Namespace, corpus: Corpus) -> Recipe:
         told |= {"steps": args.steps, "minutes": 0.0}
     if args.size is not None:
         told["size"] = args.size
+    if args.trunk == TOWER:
+        return replace(Recipe.of(told), trunk=TOWER)
     if args.trunk is not None:
         told["trunk"] = args.trunk
     return Recipe.of(told)
@@ -175,6 +183,8 @@ def _weights(path: Path) -> tuple[str, tuple[str, ...]]:
     """sha256 of a file of weights, and the kinds that it was trained on: none for ImageNet's."""
     if not path.is_file():
         raise ValueError(f"{path}: no weights there; `unmask models fetch mobilenet_v2 --out FILE` brings ImageNet's")
+    if path.suffix == ".onnx":  # the tower, which saw no face of any corpus by its name
+        return hashlib.sha256(path.read_bytes()).hexdigest(), ()
     state = read_state(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if "average" not in state:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from unmask_training.detector.evaluate import detection_rows, main_sources, poin
 from unmask_training.detector.export import load_network
 from unmask_training.measuring.evaluating import read_card
 from unmask_training.measuring.measures import REAL, SYNTHETIC, Point, Scored, balanced_at, figures, percent, share_called
+from unmask_training.tower.attacked import AttackedTower, is_tower
 
 _EPSILONS: Final = (0.01, 0.02, 0.03, 0.05)
 _PGD_EPSILON: Final = 0.03
@@ -40,6 +41,27 @@ _COMBINED: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "min": lambda pair: pair.amin(dim=0),
 }
 Logits = Callable[[Tensor], Tensor]
+
+
+class Attacked(Protocol):
+    """What is attacked through `plain` or `combined`, and read in all its ways: logits (N,) of (N, 3, S, S) pixels 0..255."""
+
+    @property
+    def sigma(self) -> float | None:
+        """Of the blur defence in view pixels; None where there is none."""
+
+    @property
+    def combine(self) -> str:
+        """How the defence combines both logits."""
+
+    def plain(self, pixels: Tensor) -> Tensor:
+        """The model alone, with a gradient."""
+
+    def combined(self, pixels: Tensor) -> Tensor:
+        """With its defence, with a gradient."""
+
+    def ways(self) -> dict[str, Logits]:
+        """All ways of reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +97,26 @@ class Defended:
         return _COMBINED[self.combine](torch.stack([self.plain(pixels), self.blurred(pixels)]))
 
 
+def attacked(folder: Path, card: Card, sigma: float | None = None, tower: Path | None = None) -> Attacked:
+    """The version as an attacker has it; `tower` is the tower's file, for a detector that stands on one."""
+    if card.task != "synthetic" or card.view is None:
+        raise ValueError(f"{folder}: a model with the task {card.task!r}; only detectors can be attacked")
+    if not is_tower(folder):
+        return defended(folder, card, sigma)
+    if tower is None or sigma is not None:
+        raise ValueError(
+            f"{folder}: needs --weights FILE, the tower's (`unmask models fetch clip_vit_b16 --out FILE`), and takes no --sigma"
+        )
+    return AttackedTower(folder, card, tower.read_bytes())
+
+
 def defended(folder: Path, card: Card, sigma: float | None = None) -> Defended:
     """The version's weights with the defence that its card states, or one of `sigma` pixels where that is told.
 
-    Raises `ValueError` for what is no detector, a way of combining that is not known, and a sigma that is none.
+    Raises `ValueError` for a way of combining that is not known, and a sigma that is none.
     """
-    if card.task != "synthetic" or card.view is None:
-        raise ValueError(f"{folder}: a model with the task {card.task!r}; only detectors can be attacked")
+    if card.view is None:
+        raise ValueError(f"{folder}: the card states no view")
     stated = card.defence
     told = stated.sigma if sigma is None and stated is not None else sigma
     combine = "mean" if stated is None else stated.combine
@@ -138,7 +173,7 @@ def chosen(rows: Sequence[Row], limit: int) -> list[Row]:
     return found
 
 
-def attack(model: Defended, card: Card, chips: Chips, rows: Sequence[Row]) -> dict[str, dict[str, NDArray[np.float64]]]:
+def attack(model: Attacked, card: Card, chips: Chips, rows: Sequence[Row]) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Logits (N,) of the rows, clean and after each attack, in each way of reading them."""
     if card.view is None:
         raise ValueError(f"model {card.name} {card.version}: the card states no view")
@@ -157,7 +192,7 @@ def attack(model: Defended, card: Card, chips: Chips, rows: Sequence[Row]) -> di
     }
 
 
-def _attacks(model: Defended, pixels: Tensor, fake: Tensor, number: int) -> dict[str, Tensor]:
+def _attacks(model: Attacked, pixels: Tensor, fake: Tensor, number: int) -> dict[str, Tensor]:
     stepped = fgsm(model.plain, pixels, fake, _EPSILONS)
     named = {f"FGSM {epsilon:g}": attacked for epsilon, attacked in zip(_EPSILONS, stepped, strict=True)}
     through = "the defence" if model.sigma is not None else "the model"
@@ -201,7 +236,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit < 2:
         raise ValueError(f"--limit {args.limit}: at least 2, a real and a generated picture")
     card, chips = read_card(args.model), Chips(args.data)
-    model = defended(args.model, card, args.sigma)
+    model = attacked(args.model, card, args.sigma, args.weights)
     rows = chosen(detection_rows(chips, args.part), args.limit)
     found = table(card, rows, attack(model, card, chips, rows))
     told = {
@@ -228,5 +263,6 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--part", default="val", choices=("val", "calibrate"), help="which part (default: val)")
     command.add_argument("--limit", type=int, default=200, help="pictures at most, half of them real (default: 200)")
     command.add_argument("--sigma", type=float, help="blur of the defence in view pixels (default: the card's, if it has one)")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="the tower's file, for a detector that stands on one")
     command.add_argument("--json", type=Path, help="also write all figures to this file")
     command.set_defaults(run=run)

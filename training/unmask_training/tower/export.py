@@ -20,16 +20,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unmask.core.cards import CARD_SCHEMA, Card
-from unmask.core.vit_trunk import FEATURES, OPSET, PIXELS, POSITIONS, RANGES, SMOOTHING, joined
+from unmask.core.golden import golden_pictures
+from unmask.core.vit_trunk import FEATURES, NORMS, OPSET, PIXELS, POSITIONS, RANGES, SMOOTHING, joined
 from unmask_training.adaptation.memory import MEMORY, Memory
 from unmask_training.data.chips import Chips
 from unmask_training.detector.evaluate import detection_rows, evaluate, scored
-from unmask_training.detector.export import files_of
+from unmask_training.detector.export import files_of, golden_section
 from unmask_training.detector.network import Detector, read_state
 from unmask_training.detector.outputs import outputs
 from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
 from unmask_training.measuring.tiers import TIERS
-from unmask_training.tower.network import CHANNELS, Answers, TowerDetector
+from unmask_training.tower.network import CHANNELS, PARTS, Answers, TowerDetector
 from unmask_training.tower.recipe import TowerRecipe
 
 OWN: Final = "own.onnx"
@@ -37,6 +38,7 @@ _FILES: Final = ("model.onnx", OWN, "weights.safetensors")
 # Too large to be committed: made of its own graph and the tower's file.
 _FETCHED: Final = ("model.onnx",)
 _PARITY: Final = 1e-3
+_LARGE: Final = 1024
 # A known generator's picture is called unknown so often, a familiar face strange so often.
 _UNKNOWN_SHARE: Final = 0.05
 _STRANGE_SHARE: Final = 0.01
@@ -65,13 +67,23 @@ def load_network(checkpoint: Path) -> tuple[TowerDetector, dict[str, Any]]:
     if not {"network", "families", "recipe", "shares"} <= set(state):
         raise ValueError(f"{checkpoint}: not a tower detector's checkpoint")
     network = TowerDetector(state["families"], Detector(state["families"], 0.0), state["size"], state["sigma"])
-    network.hold(*(state["network"][name] for name in ("positions", "smoothing", "ranges")))
+    network.hold(*(state["network"][name] for name in PARTS))
     network.load_state_dict(state["network"])
     return network.eval(), state
 
 
+def stored(network: TowerDetector) -> dict[str, Tensor]:
+    """All weights, those in half precision that it holds exactly; heads and prototypes always in full."""
+    heads = ("synthetic.", "family.", "prototypes")
+    found = {name: value.contiguous() for name, value in network.state_dict().items()}
+    return {
+        name: value.half() if not name.startswith(heads) and value.equal(value.half().float()) else value
+        for name, value in found.items()
+    }
+
+
 def write_own(network: TowerDetector, path: Path) -> None:
-    """Writes the detector's own graph; what a version may change in number (families, channels) is left open in its shapes."""
+    """Writes the detector's own graph; what the tower gives and takes is the gap in it."""
     sample = torch.from_numpy(golden_pictures(network.size, 2))
     names = [PIXELS, *Answers._fields]
     torch.onnx.export(
@@ -87,9 +99,24 @@ def write_own(network: TowerDetector, path: Path) -> None:
     )
     model = onnx.load(str(path))
     del model.graph.value_info[:]
-    held = {POSITIONS: network.positions, SMOOTHING: network.smoothing, RANGES: network.ranges}
-    model.graph.initializer.extend(numpy_helper.from_array(value.numpy(), name) for name, value in held.items())
+    for name, values in zip((POSITIONS, NORMS, SMOOTHING, RANGES), (getattr(network, part) for part in PARTS), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(values.numpy(), name))
+    _halve(model.graph)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _halve(graph: Any) -> None:
+    """Stores what half precision holds exactly in half the bytes; the runtime widens it once, when it loads the graph."""
+    halves = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= _LARGE and np.array_equal(values, values.astype(np.float16)):
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
+            halves.append(helper.make_node("Cast", [f"{name}/half"], [name], f"{name}/widen", to=onnx.TensorProto.FLOAT))
+    nodes = [*halves, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def write_graphs(network: TowerDetector, raw: bytes, folder: Path) -> float:
@@ -117,23 +144,11 @@ def parity(network: TowerDetector, whole: bytes) -> float:
     return gaps[worst]
 
 
-def golden_pictures(size: int, count: int = 4) -> NDArray[np.uint8]:
-    """Pictures (N, S, S, 3) that any machine can draw: smooth colour with noise, by seed.  No one's face."""
-    grid = np.linspace(0.0, 2.0 * np.pi, size)
-    pictures = []
-    for seed in range(count):
-        rng = np.random.default_rng(seed)
-        down = [np.sin((1 + seed) * grid + phase) for phase in rng.random(3)]
-        waves = np.stack([np.outer(wave, np.cos((2 + i) * grid)) for i, wave in enumerate(down)], axis=-1)
-        pictures.append(128.0 + 70.0 * waves + rng.normal(0.0, 8.0, (size, size, 3)))
-    return np.clip(np.rint(np.stack(pictures)), 0, 255).astype(np.uint8)
-
-
 def base_card(folder: Path, network: TowerDetector, training: Mapping[str, Any]) -> dict[str, Any]:
     """The card before calibration."""
     shapes: dict[str, list[int]] = {name: [-1] for name in ("synthetic", "plain", "blurred", "distance")}
     places = network.size // 32
-    shapes |= {"family": [-1, len(network.families)], "embedding": [-1, CHANNELS], "cam": [-1, places, places]}
+    shapes |= {"family": [-1, network.family.out_features], "embedding": [-1, CHANNELS], "cam": [-1, places, places]}
     shapes |= {"features": [-1, 2, CHANNELS + 1]}
     return {
         "schema": CARD_SCHEMA,
@@ -148,6 +163,7 @@ def base_card(folder: Path, network: TowerDetector, training: Mapping[str, Any])
         "outputs": [{"name": name, "dtype": "float32", "shape": shapes[name]} for name in Answers._fields],
         "max_batch_size": 32,
         "classes": list(network.families),
+        "golden": golden_section(folder, network.size),
         "calibration": {"temperature": 1.0, "bias": 0.0},
         "defence": {"sigma": network.sigma, "combine": "mean"},
         "thresholds": {},
@@ -200,7 +216,7 @@ def export(checkpoint: Path, folder: Path, data: Path, config: Path, raw: Path, 
     training = training_of(state, config, raw)
     folder.mkdir(parents=True, exist_ok=True)
     gap = write_graphs(network, raw.read_bytes(), folder)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "weights.safetensors")
+    save_file(stored(network), folder / "weights.safetensors")
     chips = Chips(data)
     card = base_card(folder, network, training)
     memory = remember(folder, Card.parse(json.dumps(card).encode(), ""), chips)

@@ -14,13 +14,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unmask.core.images import Border, View, ViewContract, cut
+from unmask.core.images import Border, View, ViewContract
 from unmask.core.vit_trunk import PIXELS
 from unmask_training.data.augment import Ranges, draw, draw_face
 from unmask_training.data.chips import Chips, Row
 from unmask_training.tower.parts import pixels_of
 
-CLEAN: Final = 0
 _BATCH: Final = 16
 Half = NDArray[np.float16]
 Cutter = Callable[[tuple[int, Row]], NDArray[np.uint8]]
@@ -28,7 +27,7 @@ Cutter = Callable[[tuple[int, Row]], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Cuts view number `view` of a row: 0 as serving cuts it, any other augmented, the same at every call."""
+    """Draws augmented view number `view` of a row, the same at every call."""
 
     chips: Chips
     size: int
@@ -38,8 +37,6 @@ class Viewer:
     def __call__(self, row: Row, number: int, view: int) -> NDArray[np.uint8]:
         """(S, S, 3) RGB; `number` is the row's place in the data, of which the draw is a function."""
         chip = self.chips.chip(row)
-        if view == CLEAN:
-            return np.asarray(cut(chip, contract(self.size)), dtype=np.uint8)
         rng = np.random.default_rng([view + 1000 * self.seed, number])
         drawn, _ = draw(chip, draw_face(self.augment, rng), self.size, self.augment, rng)
         return np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
@@ -50,15 +47,8 @@ def contract(size: int) -> ViewContract:
     return ViewContract(View.ALIGNED, size, 1.0, Border.REFLECT)
 
 
-def features(
-    session: onnxruntime.InferenceSession, viewer: Viewer, rows: Sequence[tuple[int, Row]], view: int, kept: Path
-) -> Half:
-    """Features (N, 5376) of one view of the rows (number and row each), from the file `kept` where it holds them."""
-    return features_of(session, lambda item: viewer(item[1], item[0], view), rows, kept)
-
-
 def features_of(session: onnxruntime.InferenceSession, cutter: Cutter, rows: Sequence[tuple[int, Row]], kept: Path) -> Half:
-    """As `features`, of whatever view `cutter` makes of a numbered row.
+    """Features (N, 5376) of the views that `cutter` makes of numbered rows, from the file `kept` where it holds them.
 
     The file is written at the end: what was cut off begins with its view again.  Raises `ValueError` when the file holds
     other rows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,18 +11,20 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from unmask.core.images import cut
-from unmask_training.data.augment import draw, draw_face
+from unmask_training.adaptation.heads import kind_weights
 from unmask_training.data.chips import Chips, Row
 from unmask_training.detector.network import Detector, read_state
-from unmask_training.measuring.tiers import TIERS, Tier
-from unmask_training.tower.features import Viewer, contract, features, features_of
+from unmask_training.measuring.tiers import TIERS
+from unmask_training.tower.features import Cutter, Viewer, contract, features_of
+from unmask_training.tower.frozen import augmented
 from unmask_training.tower.heads import Learnt, fit_beside, fit_family, fit_projection, fit_prototypes
 from unmask_training.tower.network import TowerDetector
-from unmask_training.tower.parts import Parts, measure
-from unmask_training.tower.recipe import TowerRecipe
+from unmask_training.tower.parts import Floats, Parts, measure
+from unmask_training.tower.recipe import AUGMENTED, VIEWS, TowerRecipe
+from unmask_training.tower.tune import Scene, tuned_norms
+from unmask_training.tower.vision import VisionTower
 
 CHECKPOINT: Final = "tower.pt"
 _ROOT: Final = Path(__file__).resolve().parents[3]
@@ -31,13 +33,22 @@ Numbered = Sequence[tuple[int, Row]]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a fit works with: its recipe, data, kept features, the tower's bytes and parts."""
+    """What a fit works with: its recipe, data, the tower's bytes and parts, and the folder of the features that it keeps."""
 
     recipe: TowerRecipe
     chips: Chips
-    out: Path
     raw: bytes
     parts: Parts
+    folder: Path
+
+    @staticmethod
+    def of(recipe: TowerRecipe, chips: Chips, raw: bytes, folder: Path, norms: Floats | None = None) -> Material:
+        """With the tower's parts as `folder` keeps them, or measured on augmented views of training pictures and kept there."""
+        kept = folder / "parts.npz"
+        if not kept.is_file():
+            views = augmented(chips, recipe.size, recipe.augment, recipe.seed, recipe.measured)
+            measure(raw, recipe.size, views, norms).save(kept)
+        return Material(recipe, chips, raw, Parts.read(kept), folder)
 
     @property
     def viewer(self) -> Viewer:
@@ -46,13 +57,13 @@ class Material:
 
     def kept(self, name: str) -> Path:
         """File of kept features."""
-        return self.out / "features" / f"{name}.npz"
+        return self.folder / "features" / f"{name}.npz"
 
 
 def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, resume: bool) -> Path:
     """Fits by the recipe on prepared `data`; writes and returns the checkpoint `out`/tower.pt.
 
-    `weights` is the tower's file; features of a view that `out` holds are not computed again.
+    `weights` is the tower's file; features of a view that `out` holds are not computed again, and tuning goes on where it was.
     """
     recipe = TowerRecipe.of(told)
     if weights is None or not weights.is_file():
@@ -63,19 +74,32 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
         raise ValueError(f"{out / CHECKPOINT}: is there; --resume goes on with its kept features")
     chips, raw = Chips(data), weights.read_bytes()
     rows = learnt_rows(chips, recipe)
-    material = Material(recipe, chips, out, raw, _parts(recipe, chips, raw, out))
+    material = Material.of(recipe, chips, raw, out)
+    if recipe.tune.steps:
+        seen = view_names(("clean", AUGMENTED), recipe.tune.copies)
+        frozen = np.concatenate([_features(material, rows, name) for name in seen])
+        scene = Scene(material.viewer, rows, recipe.tune)
+        norms = tuned_norms(VisionTower(raw, material.parts.positions), scene, frozen, out / "tune.pt")
+        material = Material.of(recipe, chips, raw, out / "tuned", norms)
     learnt = _learnt(material, rows)
-    network = TowerDetector(recipe.synthetic, beside_of(_ROOT / recipe.beside), recipe.size, recipe.sigma)
-    parts = material.parts
-    network.hold(*(torch.from_numpy(value) for value in (parts.positions, parts.smoothing, parts.ranges)))
-    fit_projection(network, learnt, recipe)
-    fit_family(network, learnt, recipe.synthetic)
-    fit_prototypes(network, learnt.features[: len(rows)], recipe.seed)
+    network = _network(material, learnt, len(rows))
     shares = _beside(network, material)
     state = {"recipe": _plain(recipe), "network": network.state_dict(), "families": list(recipe.synthetic)}
     state |= {"size": recipe.size, "sigma": recipe.sigma, "shares": list(shares), "step": len(learnt.features)}
     torch.save(state | {"weights": hashlib.sha256(raw).hexdigest()}, out / CHECKPOINT)
     return out / CHECKPOINT
+
+
+def _network(material: Material, learnt: Learnt, clean: int) -> TowerDetector:
+    """The network with all that is fitted on the tower's features, of which the first `clean` are of clean views."""
+    recipe = material.recipe
+    network = TowerDetector(recipe.synthetic, beside_of(_ROOT / recipe.beside), recipe.size, recipe.sigma)
+    network.hold(*(torch.from_numpy(value) for value in material.parts.all()))
+    fit_projection(network, learnt, recipe)
+    network.halve()
+    fit_family(network, learnt, recipe.synthetic)
+    fit_prototypes(network, learnt.features[:clean], recipe.seed)
+    return network
 
 
 def learnt_rows(chips: Chips, recipe: TowerRecipe) -> list[tuple[int, Row]]:
@@ -97,34 +121,38 @@ def held_rows(chips: Chips, part: str) -> list[tuple[int, Row]]:
     return [(i, row) for i, row in enumerate(chips.rows) if row.part == part and row.label in {"real", "synthetic"}]
 
 
-def _parts(recipe: TowerRecipe, chips: Chips, raw: bytes, out: Path) -> Parts:
-    """Measured on augmented views of training pictures, or as `out` keeps them."""
-    kept = out / "parts.npz"
-    if kept.is_file():
-        with np.load(kept) as held:
-            return Parts(held["positions"], held["smoothing"], held["ranges"])
-    rows = [row for row in chips.rows if row.part == "fit"]
-
-    def views() -> Iterator[NDArray[Any]]:
-        rng = np.random.default_rng(recipe.seed)
-        for _ in tqdm(range(recipe.measured), desc="ranges", unit="face", disable=None):
-            chip = chips.chip(rows[rng.integers(len(rows))])
-            yield draw(chip, draw_face(recipe.augment, rng), recipe.size, recipe.augment, rng)[0]
-
-    parts = measure(raw, recipe.size, views())
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez(kept, positions=parts.positions, smoothing=parts.smoothing, ranges=parts.ranges)
-    return parts
-
-
 def _learnt(material: Material, rows: Numbered) -> Learnt:
-    """Features of all views of the rows, the clean one first."""
-    session = material.parts.session(material.raw)
-    views = range(material.recipe.views + 1)
-    found = [features(session, material.viewer, rows, view, material.kept(f"view-{view}")) for view in views]
-    kind = np.array([row.kind for _, row in rows])
+    """Features of the rows' views, the clean one first."""
+    views, kinds = material.recipe.views, np.array([row.kind for _, row in rows])
+    names = view_names(sorted(views, key=VIEWS.index), material.recipe.copies)
     fake = np.array([row.label == "synthetic" for _, row in rows])
-    return Learnt(np.concatenate(found).astype(np.float32), np.tile(kind, len(found)), np.tile(fake, len(found)))
+    weight = np.concatenate([kind_weights(fake, kinds) * views[name.partition("-")[0]] for name in names])
+    features = np.concatenate([_features(material, rows, name) for name in names])
+    return Learnt(features, np.tile(kinds, len(names)), np.tile(fake, len(names)), weight / weight.sum())
+
+
+def view_names(views: Sequence[str], copies: int) -> list[str]:
+    """What the views are kept by: augmented ones are numbered."""
+    numbered = [f"{AUGMENTED}-{copy}" for copy in range(1, copies + 1)] if AUGMENTED in views else []
+    return [*(name for name in views if name != AUGMENTED), *numbered]
+
+
+def _features(material: Material, rows: Numbered, name: str) -> Floats:
+    """Features (N, 5376) of one view of the rows, computed once."""
+    session = material.parts.session(material.raw)
+    return features_of(session, _cutter(material, name), rows, material.kept(name)).astype(np.float32)
+
+
+def _cutter(material: Material, name: str) -> Cutter:
+    """Cuts a numbered row's view of that name."""
+    view, viewer = contract(material.recipe.size), material.viewer
+    if name.startswith(AUGMENTED):
+        copy = int(name.partition("-")[2])
+        return lambda item: viewer(item[1], item[0], copy)
+    if name == "mirror":
+        return lambda item: np.ascontiguousarray(cut(material.chips.chip(item[1]), view)[:, ::-1])
+    [tier] = [tier for tier in TIERS if tier.name == name]
+    return lambda item: np.asarray(cut(tier.deliver(material.chips.chip(item[1]), item[1].path), view), dtype=np.uint8)
 
 
 def beside_of(folder: Path) -> Detector:
@@ -141,18 +169,13 @@ def _beside(network: TowerDetector, material: Material) -> tuple[float, float]:
     rows = held_rows(material.chips, "calibrate")
     session, parts = material.parts.session(material.raw), []
     for tier in TIERS:
-        tower = features_of(session, _cutter(material, tier), rows, material.kept(f"calibrate-{tier.name}"))
-        parts.append((tower, beside_logits(network.beside, [_cutter(material, tier)(item) for item in rows])))
+        cutter = _cutter(material, tier.name)
+        tower = features_of(session, cutter, rows, material.kept(f"calibrate-{tier.name}"))
+        parts.append((tower, beside_logits(network.beside, [cutter(item) for item in rows])))
     fake = np.array([row.label == "synthetic" for _, row in rows])
     tower = np.concatenate([part for part, _ in parts])
     logits = np.concatenate([part for _, part in parts])
     return fit_beside(network, tower.astype(np.float32), logits, np.tile(fake, len(parts)))
-
-
-def _cutter(material: Material, tier: Tier) -> Any:
-    """Cuts a numbered row's view as a tier delivers its chip."""
-    view = contract(material.recipe.size)
-    return lambda item: cut(tier.deliver(material.chips.chip(item[1]), item[1].path), view)
 
 
 def beside_logits(network: Detector, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

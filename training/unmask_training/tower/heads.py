@@ -16,45 +16,56 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from unmask_training.adaptation.heads import kind_weights
+from unmask_training.adaptation.heads import FREE
 from unmask_training.tower.network import BESIDE_SCALE, CHANNELS, PROTOTYPES, TowerDetector
 from unmask_training.tower.recipe import TowerRecipe
+from unmask_training.tower.tune import Probe
 
 _EDGE: Final = 1e-6
+# What brings the probe's logit to the size of the other channels.
+_PROBE_SCALE: Final = 4.0
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Features (N, 5376) with the kind of each row and whether it is a generator's."""
+    """Features (N, 5376) with the kind of each row, whether it is a generator's, and its weight (they sum to 1)."""
 
     features: Floats
     kind: NDArray[np.str_]
     fake: NDArray[np.bool_]
+    weight: NDArray[np.float64]
 
 
 def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) -> None:
-    """Projection and head of `network` by one binary loss and one over all generators and real sources.
+    """Projection and head of `network`: channels by a binary loss and one over all kinds, the last channel by a probe.
 
-    The projection begins at the leading principal components, whitened: what known kinds do not need of them stays nearly as
-    it was, for kinds that come later.
+    The channels begin at the leading principal components, whitened: what known kinds do not need of them stays nearly as it
+    was, for kinds that come later.  The last one is a logistic regression on all features, strongly regularised, and is what
+    the head reads: AUC .980 on held-out photographs and generators against .979 of a head on the other channels, and .985
+    against .983 with the small network beside.
     """
     torch.manual_seed(recipe.seed)
     mean, std = learnt.features.mean(axis=0), learnt.features.std(axis=0) + _EDGE
     scaled = (learnt.features - mean) / std
-    weight = kind_weights(learnt.fake, learnt.kind)
-    project, kinds = nn.Linear(scaled.shape[1], CHANNELS), sorted(set(learnt.kind.tolist()))
+    weight = learnt.weight
+    project, kinds = nn.Linear(scaled.shape[1], CHANNELS - 1), sorted(set(learnt.kind.tolist()))
     _begin(project, scaled, weight)
-    heads = nn.ModuleList([project, nn.Linear(CHANNELS, 1), nn.Linear(CHANNELS, len(kinds))])
-    targets = torch.from_numpy(learnt.fake.astype(np.float32)), torch.tensor([kinds.index(kind) for kind in learnt.kind])
+    heads = nn.ModuleList([project, nn.Linear(CHANNELS - 1, 1), nn.Linear(CHANNELS - 1, len(kinds))])
+    number = np.array([kinds.index(kind) for kind in learnt.kind])
+    targets = torch.from_numpy(learnt.fake.astype(np.float32)), torch.from_numpy(number)
     _descend(heads, torch.from_numpy(scaled), targets, torch.from_numpy(weight), recipe)
+    probe = Probe(scaled.shape[1], len(kinds))
+    probe.fit(learnt.features, learnt.fake, number, weight, recipe.probe_l2)
     with torch.no_grad():
         # Standardisation goes into the projection.
-        network.project.weight.copy_(project.weight / torch.from_numpy(std))
-        network.project.bias.copy_(project.bias - project.weight @ torch.from_numpy(mean / std))
+        network.project.weight[:-1] = project.weight / torch.from_numpy(std)
+        network.project.bias[:-1] = project.bias - project.weight @ torch.from_numpy(mean / std)
+        network.project.weight[-1] = probe.head.weight[0] / probe.std / _PROBE_SCALE
+        network.project.bias[-1] = (probe.head.bias[0] - probe.head.weight[0] @ (probe.mean / probe.std)) / _PROBE_SCALE
         network.synthetic.weight.zero_()
-        network.synthetic.weight[:, :CHANNELS] = heads[1].weight
-        network.synthetic.bias.copy_(heads[1].bias)
+        network.synthetic.weight[0, CHANNELS - 1] = _PROBE_SCALE
+        network.synthetic.bias.zero_()
 
 
 def _begin(project: nn.Linear, scaled: Floats, weight: NDArray[np.float64]) -> None:
@@ -63,7 +74,8 @@ def _begin(project: nn.Linear, scaled: Floats, weight: NDArray[np.float64]) -> N
     covariance = (scaled.T * weight.astype(np.float32)) @ scaled
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
-    leading = vectors[:, :CHANNELS] / np.sqrt(values[:CHANNELS] + values[CHANNELS])
+    count = CHANNELS - 1
+    leading = vectors[:, :count] / np.sqrt(values[:count] + values[count])
     with torch.no_grad():
         project.weight.copy_(torch.from_numpy(np.ascontiguousarray(0.5 * leading.T)))
         project.bias.zero_()
@@ -130,8 +142,9 @@ def fit_family(network: TowerDetector, learnt: Learnt, families: Sequence[str]) 
     place = [list(model.classes_).index(name) for name in families]
     with torch.no_grad():
         network.family.weight.zero_()
-        network.family.weight[:, :CHANNELS] = torch.from_numpy(weight[place]).float()
-        network.family.bias.copy_(torch.from_numpy(bias[place]).float())
+        network.family.weight[: len(place), :CHANNELS] = torch.from_numpy(weight[place]).float()
+        network.family.bias.fill_(FREE)
+        network.family.bias[: len(place)] = torch.from_numpy(bias[place]).float()
 
 
 def fit_prototypes(network: TowerDetector, features: Floats, seed: int) -> None:

@@ -16,6 +16,9 @@ from unmask_training.tower.parts import MEAN, STD
 CHANNELS: Final = 512
 PROTOTYPES: Final = 256
 TOWER: Final = WIDTH * len(LEVELS)
+# Room for families to come: a generator that is learned changes no shape, so that all versions share one Triton configuration.
+SLOTS: Final = 32
+PARTS: Final = ("positions", "norms", "smoothing", "ranges")
 # What brings the small network's logit to the size of a projected channel.
 BESIDE_SCALE: Final = 0.25
 
@@ -46,18 +49,24 @@ class TowerDetector(nn.Module):
         self.beside = beside
         self.project = nn.Linear(TOWER, CHANNELS)
         self.synthetic = nn.Linear(CHANNELS + 1, 1)
-        self.family = nn.Linear(CHANNELS + 1, len(families))
+        self.family = nn.Linear(CHANNELS + 1, max(SLOTS, len(families)))
         self.size, self.sigma = size, sigma
         self.register_buffer("prototypes", torch.zeros(PROTOTYPES, CHANNELS))
-        self.hold(torch.zeros(1 + (size // PATCH) ** 2, WIDTH), torch.ones(0), torch.zeros(0, 2))
+        self.hold(torch.zeros(1 + (size // PATCH) ** 2, WIDTH), torch.zeros(0), torch.ones(0), torch.zeros(0, 2))
         self.register_buffer("mean", torch.from_numpy(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.from_numpy(STD).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("kernel", gaussian(sigma), persistent=False)
 
-    def hold(self, positions: Tensor, smoothing: Tensor, ranges: Tensor) -> None:
+    def hold(self, *parts: Tensor) -> None:
         """Keeps what the tower needs beside its weights (`unmask.core.vit_trunk.tower`), to be saved with the rest."""
-        for name, value in (("positions", positions), ("smoothing", smoothing), ("ranges", ranges)):
+        for name, value in zip(PARTS, parts, strict=True):
             self.register_buffer(name, value.float().clone())
+
+    def halve(self) -> None:
+        """Rounds what is large to half precision, in which it is stored; the heads stay as they are."""
+        with torch.no_grad():
+            for values in (*self.beside.parameters(), *self.project.parameters()):
+                values.copy_(values.half().float())
 
     def tower_pixels(self, pixels: Tensor) -> Tensor:
         """What the tower takes of (N, 3, S, S) RGB 0..255."""

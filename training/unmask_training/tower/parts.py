@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from unmask.core.vit_trunk import FEATURES, PATCH, PIXELS, WIDTH, products_of, smoothing_of, tower
+from unmask.core.vit_quantise import products_of, smoothing_of
+from unmask.core.vit_trunk import FEATURES, PATCH, PIXELS, WIDTH, norms_of, tower
 
 Floats = NDArray[np.float32]
 # CLIP's own normalisation (Radford et al., ICML 2021; preprocessing of the released models), for RGB in 0..255.
@@ -27,12 +29,28 @@ class Parts:
     """As `unmask.core.vit_trunk.tower` takes them."""
 
     positions: Floats
+    norms: Floats
     smoothing: Floats
     ranges: Floats
 
+    def all(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """In the order in which the tower takes them."""
+        return self.positions, self.norms, self.smoothing, self.ranges
+
+    def save(self, path: Path) -> None:
+        """Keeps them as an .npz file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **{part.name: getattr(self, part.name) for part in fields(self)})
+
+    @staticmethod
+    def read(path: Path) -> Parts:
+        """As they were kept."""
+        with np.load(path) as held:
+            return Parts(**{part.name: held[part.name] for part in fields(Parts)})
+
     def session(self, raw: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
         """The tower as it is served."""
-        return _session(tower(raw, self.positions, self.smoothing, self.ranges), threads)
+        return _session(tower(raw, *self.all()), threads)
 
 
 def pixels_of(views: NDArray[Any]) -> Floats:
@@ -56,10 +74,13 @@ def positions_at(raw: bytes, size: int) -> Floats:
     return np.concatenate([own[:1], np.stack(resized, axis=-1).reshape(-1, WIDTH)]).astype(np.float32)
 
 
-def measure(raw: bytes, size: int, views: Iterable[NDArray[Any]]) -> Parts:
-    """Runs the float tower over views (S, S, 3) RGB 0..255 and takes the range of every channel that will be quantised."""
-    positions = positions_at(raw, size)
-    plain = tower(raw, positions)
+def measure(raw: bytes, size: int, views: Iterable[NDArray[Any]], norms: Floats | None = None) -> Parts:
+    """Runs the float tower over views (S, S, 3) RGB 0..255 and takes the range of every channel that will be quantised.
+
+    `norms` take the place of the tower's own.
+    """
+    positions, norms = positions_at(raw, size), norms_of(raw) if norms is None else norms
+    plain = tower(raw, positions, norms)
     groups = products_of(plain)
     model = onnx.load_model_from_string(plain)
     model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in groups)
@@ -75,7 +96,7 @@ def measure(raw: bytes, size: int, views: Iterable[NDArray[Any]]) -> Parts:
     if not low:
         raise ValueError("no views to measure the tower's ranges on")
     smoothing, ranges = smoothing_of([low[n] for n in groups], [high[n] for n in groups], list(groups.values()))
-    return Parts(positions, smoothing, ranges)
+    return Parts(positions, norms, smoothing, ranges)
 
 
 def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:

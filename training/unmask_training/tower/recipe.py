@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from unmask_training.data.augment import Ranges
+
+AUGMENTED: Final = "augmented"
+VIEWS: Final = ("clean", "mirror", "web", "hard", AUGMENTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The recipe's `tune` section: AdamW with warmup, then a straight line to nothing; no steps leave the tower frozen.
+
+    The clean view and `copies` augmented ones of each picture are what the probe is fitted on first, `head_rate` is its
+    learning rate after that; the rest is as in the recipe itself.
+    """
+
+    steps: int = 0
+    batch: int = 16
+    warmup: int = 40
+    learning_rate: float = 3e-4
+    head_rate: float = 1e-4
+    copies: int = 4
+    input_dropout: float = 0.2
+    kind_weight: float = 0.5
+    label_smoothing: float = 0.05
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> Tuning:
+        """Reads the section; raises `ValueError` naming a key that is unknown or useless."""
+        unknown = sorted(set(map(str, told)) - set(Tuning.__slots__))
+        if unknown:
+            raise ValueError(f"recipe: tune: unknown {', '.join(unknown)}; there are {', '.join(Tuning.__slots__)}")
+        tuning = Tuning(**told)
+        for name in ("steps", "batch", "warmup", "copies"):
+            value = getattr(tuning, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < (2 if name == "batch" else 0):
+                raise ValueError(f"recipe: tune: {name}: {value!r} is not a fitting whole number")
+        for name in ("learning_rate", "head_rate", "input_dropout", "kind_weight", "label_smoothing"):
+            value = getattr(tuning, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value < 1.0:
+                raise ValueError(f"recipe: tune: {name}: {value!r} is not a number from 0 to 1")
+        return tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +54,9 @@ class TowerRecipe:
     """Sources and generators to learn, how often each picture is seen, and how the projection is fitted.
 
     `beside` is a version folder of the small network, relative to the checkout; of the sources in `halved` every second
-    picture is left out (soft ones, of which there are many); `views` augmented copies a picture are learnt beside it.
+    picture is left out (soft ones, of which there are many).  `views` are the views of a picture that heads are fitted on,
+    with their weights: `clean` as serving cuts it, its `mirror` image, as the tiers `web` and `hard` deliver it, and each of
+    `copies` augmented ones.  `tune` says how the tower's layer norms are tuned first.
     """
 
     real: Sequence[str]
@@ -22,7 +64,8 @@ class TowerRecipe:
     beside: str
     halved: Sequence[str] = ()
     size: int = 192
-    views: int = 4
+    views: Mapping[str, float] = field(default_factory=lambda: {"clean": 1.0, "augmented": 1.0})
+    copies: int = 4
     measured: int = 64
     epochs: int = 25
     batch: int = 256
@@ -32,9 +75,11 @@ class TowerRecipe:
     dropout: float = 0.3
     kind_weight: float = 0.5
     label_smoothing: float = 0.05
+    probe_l2: float = 0.01
     sigma: float = 1.0
     seed: int = 0
     augment: Ranges = field(default_factory=Ranges)
+    tune: Tuning = field(default_factory=Tuning)
 
     @staticmethod
     def of(told: Mapping[str, Any]) -> TowerRecipe:
@@ -47,7 +92,8 @@ class TowerRecipe:
         if missing:
             raise ValueError(f"recipe: {', '.join(missing)} missing")
         values = {name: told[name] for name in names}
-        recipe = TowerRecipe(**values | {"augment": Ranges.of(told.get("augment") or {})})
+        sections = {"augment": Ranges.of(told.get("augment") or {}), "tune": Tuning.of(told.get("tune") or {})}
+        recipe = TowerRecipe(**values | sections)
         _check(recipe)
         return recipe
 
@@ -57,11 +103,29 @@ def _check(recipe: TowerRecipe) -> None:
         kinds = getattr(recipe, name)
         if not isinstance(kinds, list) or not kinds or not all(isinstance(kind, str) for kind in kinds):
             raise ValueError(f"recipe: {name}: expected a list of names")
-    for name, least in (("size", 64), ("views", 0), ("measured", 1), ("epochs", 1), ("batch", 2), ("seed", 0)):
+    _check_views(recipe.views)
+    for name, least in (("size", 64), ("copies", 0), ("measured", 1), ("epochs", 1), ("batch", 2), ("seed", 0)):
         value = getattr(recipe, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"recipe: {name}: {value!r} is not a whole number of at least {least}")
-    for name in ("learning_rate", "weight_decay", "input_dropout", "dropout", "kind_weight", "label_smoothing", "sigma"):
+    for name in (
+        "learning_rate",
+        "weight_decay",
+        "input_dropout",
+        "dropout",
+        "kind_weight",
+        "label_smoothing",
+        "probe_l2",
+        "sigma",
+    ):
         value = getattr(recipe, name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value < 10.0:
             raise ValueError(f"recipe: {name}: {value!r} is not a number from 0 to 10")
+
+
+def _check_views(told: Any) -> None:
+    if not isinstance(told, Mapping) or "clean" not in told:
+        raise ValueError("recipe: views: expected names and weights, `clean` among them")
+    for name, share in told.items():
+        if name not in VIEWS or isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 < share < math.inf:
+            raise ValueError(f"recipe: views: {name}: {share!r}: a positive weight for one of {', '.join(VIEWS)} is expected")
