@@ -20,7 +20,7 @@ from unmask_training.experiments.judging import scored
 from unmask_training.experiments.published import FEW_SHOT_PERCENT, SOURCE_FEW_SHOT
 from unmask_training.experiments.report import Report, Table
 from unmask_training.experiments.runs import Outcome, Task, examples, run, store_of
-from unmask_training.experiments.settings import Setup, add_options, alarms, command_of, protocol_notes, set_up
+from unmask_training.experiments.settings import Setup, add_options, alarms, command_of, names, protocol_notes, set_up
 from unmask_training.measuring.measures import accuracy_at
 
 # Fewer pictures than this to test on say nothing.
@@ -69,7 +69,7 @@ def measure(scene: Scene, adapter: Adapter, count: int, draw: int) -> dict[str, 
     samples, tested = split(scene.pool, count, np.random.default_rng([scene.seed, draw]))
     head = scene.outcome.head
     if samples:
-        views = [scene.store.get(samples, view) for view in range(1, scene.views + 1)]
+        views = [scene.store.get(samples, view) for view in range(scene.views + 1)]
         head = adapter(head, scene.memory, np.concatenate(views), draw)
     left = {row.kind for row in scene.pool}
     known = [row for row in scene.outcome.rows if row.part == "val" and row.label == "synthetic" and row.kind not in left]
@@ -113,16 +113,16 @@ def curve(scene: Scene, adapter: Adapter, counts: Sequence[int], draws: int) -> 
     return rows
 
 
-def scene_of(setup: Setup, left: str) -> Scene:
-    """Trains without the generator, or reads that run; raises `ValueError` where it cannot be left out."""
+def scene_of(setup: Setup, left: Sequence[str]) -> Scene:
+    """Trains without the generators, or reads that run; raises `ValueError` where they cannot be left out."""
     corpus = setup.corpus
-    corpus.unknown((left,), corpus.generators, "--left-out")
-    task = Task(corpus.sources, tuple(name for name in corpus.generators if name != left), wide=True)
+    corpus.unknown(left, corpus.generators, "--left-out")
+    task = Task(corpus.sources, tuple(name for name in corpus.generators if name not in left), wide=True)
     if not task.generators:
-        raise ValueError(f"--left-out {left}: the only generator; none would be left to train on")
+        raise ValueError(f"--left-out {', '.join(left)}: no other generator; none would be left to train on")
     outcome, store = run(setup, task), store_of(setup, task)
     memory = examples(setup, store, corpus.of(task.kinds, TRAINED_PARTS))
-    pool = tuple(row for row in outcome.rows if row.kind == left)
+    pool = tuple(row for row in outcome.rows if row.kind in left)
     return Scene(outcome, store, memory, pool, setup.settings.views, setup.settings.seed)
 
 
@@ -155,7 +155,7 @@ def report(setup: Setup, args: argparse.Namespace, rows: dict[str, Any], outcome
     figures = {"settings": asdict(setup.settings), "command": command_of("curves", args, extra), "left_out": args.left_out}
     figures |= {"counts": rows, "judging": asdict(outcome.judging), "facts": outcome.facts}
     told, plot = table(args.left_out, rows)
-    pictures, seen = {f"curves-{args.left_out}": plot}, alarms(setup, (args.left_out,))
+    pictures, seen = {_stem(args): plot}, alarms(setup, names(args.left_out))
     return Report(f"Adapting to {args.left_out}", [told], pictures, notes, figures, seen)
 
 
@@ -164,11 +164,11 @@ def run_command(args: argparse.Namespace) -> int:
     if args.draws < 1 or min(args.counts) < 0:
         raise ValueError("--draws must be at least 1, --counts at least 0")
     setup = set_up(args)
-    scene = scene_of(setup, args.left_out)
+    scene = scene_of(setup, names(args.left_out))
     strength = float(scene.outcome.facts.get("strength", STRENGTHS[len(STRENGTHS) // 2]))
     rows = curve(scene, Replay(strength), _counts(args.counts), args.draws)
     found = report(setup, args, rows, scene.outcome)
-    paths = found.write(setup.out, f"curves-{args.left_out}")
+    paths = found.write(setup.out, _stem(args))
     print(found.markdown() + "\n".join(str(path) for path in paths))
     return 0
 
@@ -177,10 +177,14 @@ def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     command = subparsers.add_parser("curves", help="accuracy on a generator left out, by the number of samples adapted to")
     add_options(command)
-    command.add_argument("--left-out", required=True, help="the generator")
+    command.add_argument("--left-out", required=True, help="the generator; several, comma-separated, as one family")
     command.add_argument("--counts", type=_numbers, default=[1, 5, 10, 50], help="comma-separated (default: 1,5,10,50)")
     command.add_argument("--draws", type=int, default=5, help="draws of each number of samples (default: 5)")
     command.set_defaults(run=run_command)
+
+
+def _stem(args: argparse.Namespace) -> str:
+    return "curves-" + "-".join(names(args.left_out))
 
 
 def _numbers(text: str) -> list[int]:

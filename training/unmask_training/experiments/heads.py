@@ -16,9 +16,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from unmask_training.data.augment import Ranges, draw_face
 from unmask_training.experiments.features import Features
 from unmask_training.measuring.measures import Bools, Floats
+from unmask_training.tower.invariance import Shrinking
 
 # Inverse strengths, on standardised features and weights of mean 1.
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+# What a head pays beside its mean loss for telling real sources apart: so much of the mean of (w d_s)^2 over sources.
+INVARIANCE: Final = 1.0
 _FOLDS: Final = 3
 _BINS: Final = 5
 # A size of face that fewer views than this of a class show is left out, lest a handful stand for all of it.
@@ -60,12 +63,17 @@ def fit_head(examples: Examples, strength: float) -> Head:
     spread = np.sqrt(((examples.features - mean) ** 2 * share).sum(0))
     # A feature that hardly moves must not be blown up; small against the others, whatever their unit.
     spread += 1e-2 * spread.mean() + 1e-12
+    scaled = ((examples.features - mean) / spread).astype(np.float32)
+    # The L2 penalty is 1 / (2 strength) beside the summed loss; the other one keeps its size beside the mean loss.
+    sources = max(1, len(np.unique(examples.kind[~examples.fake])))
+    invariance = INVARIANCE * 2.0 * strength * len(scaled) / sources
+    shrinking = Shrinking.of(scaled, examples.fake, examples.kind, invariance)
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
     with warnings.catch_warnings():
         # A weakly regularised fit may stop at its last step: cross-validation, not convergence, decides what it is worth.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(((examples.features - mean) / spread).astype(np.float32), examples.fake, sample_weight=weight)
-    flat = model.coef_[0].astype(np.float64) / spread
+        model.fit(shrinking(scaled), examples.fake, sample_weight=weight)
+    flat = shrinking(model.coef_.astype(np.float32))[0].astype(np.float64) / spread
     return Head(flat, float(model.intercept_[0] - flat @ mean))
 
 

@@ -114,7 +114,8 @@ def protocol_notes(setup: Setup, verb: str, args: argparse.Namespace, extra: Ite
     """Protocol, seed, command; and the command of the full-size experiment where this was a smaller one."""
     told = setup.settings
     views = f"the plain and {told.views} augmented views" if told.views else "the plain view"
-    frozen = f"the trunk {told.trunk} stays as it came; a logistic regression a run on {views} of each picture"
+    head = f"a logistic regression a run on {views} of each picture, drawn to answer all real sources alike"
+    frozen = f"the trunk {told.trunk} stays as it came; {head}"
     full = f"the whole network ({told.trunk}) is trained a run, {setup.recipe.steps} steps of {setup.recipe.batch}"
     notes = [f"Protocol `{told.protocol}`: {frozen if told.protocol == 'frozen' else full}; seed {told.seed}."]
     notes += [f"A slice: at most {told.limit} pictures a kind."] if told.limit else []

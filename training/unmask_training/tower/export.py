@@ -25,11 +25,12 @@ from unmask.core.vit_trunk import FEATURES, NORMS, OPSET, PIXELS, POSITIONS, RAN
 from unmask_training.adaptation.memory import MEMORY, Memory
 from unmask_training.data.chips import Chips
 from unmask_training.detector.evaluate import detection_rows, evaluate, scored
-from unmask_training.detector.export import files_of, golden_section
+from unmask_training.detector.export import data_of, files_of, golden_section
 from unmask_training.detector.network import Detector, read_state
 from unmask_training.detector.outputs import outputs
 from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
 from unmask_training.measuring.tiers import TIERS
+from unmask_training.tower.fit import learnt_rows
 from unmask_training.tower.network import CHANNELS, PARTS, Answers, TowerDetector
 from unmask_training.tower.recipe import TowerRecipe
 
@@ -218,7 +219,8 @@ def export(checkpoint: Path, folder: Path, data: Path, config: Path, raw: Path, 
     gap = write_graphs(network, raw.read_bytes(), folder)
     save_file(stored(network), folder / "weights.safetensors")
     chips = Chips(data)
-    card = base_card(folder, network, training)
+    learnt = [row for _, row in learnt_rows(chips, TowerRecipe.of(yaml.safe_load(config.read_text(encoding="utf-8"))))]
+    card = base_card(folder, network, {**training, "data": data_of(learnt)})
     memory = remember(folder, Card.parse(json.dumps(card).encode(), ""), chips)
     memory.save(folder / MEMORY)
     card = calibrated(folder, {**card, "files": files_of(folder, (*_FILES, MEMORY), fetched=_FETCHED)}, chips)

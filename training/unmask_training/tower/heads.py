@@ -56,7 +56,7 @@ def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) 
     targets = torch.from_numpy(learnt.fake.astype(np.float32)), torch.from_numpy(number)
     _descend(heads, torch.from_numpy(scaled), targets, torch.from_numpy(weight), recipe)
     probe = Probe(scaled.shape[1], len(kinds))
-    probe.fit(learnt.features, learnt.fake, number, weight, recipe.probe_l2)
+    probe.fit(learnt.features, learnt.fake, number, weight, l2=recipe.probe_l2, invariance=recipe.invariance)
     with torch.no_grad():
         # Standardisation goes into the projection.
         network.project.weight[:-1] = project.weight / torch.from_numpy(std)

@@ -54,9 +54,10 @@ class TowerRecipe:
     """Sources and generators to learn, how often each picture is seen, and how the projection is fitted.
 
     `beside` is a version folder of the small network, relative to the checkout; of the sources in `halved` every second
-    picture is left out (soft ones, of which there are many).  `views` are the views of a picture that heads are fitted on,
-    with their weights: `clean` as serving cuts it, its `mirror` image, as the tiers `web` and `hard` deliver it, and each of
-    `copies` augmented ones.  `tune` says how the tower's layer norms are tuned first.
+    picture is left out (soft ones, of which there are many). `views` are the views of a picture that heads are fitted on,
+    with their weights: `clean` as serving cuts it, its `mirror` image, as the tiers `web` and `hard` deliver it, and each
+    of `copies` augmented ones. `probe_l2` and `invariance` are what the probe pays for large weights and for telling real
+    sources apart (`unmask_training.tower.invariance`). `tune` says how the tower's layer norms are tuned first.
     """
 
     real: Sequence[str]
@@ -76,6 +77,7 @@ class TowerRecipe:
     kind_weight: float = 0.5
     label_smoothing: float = 0.05
     probe_l2: float = 0.01
+    invariance: float = 0.0
     sigma: float = 1.0
     seed: int = 0
     augment: Ranges = field(default_factory=Ranges)
@@ -103,6 +105,9 @@ def _check(recipe: TowerRecipe) -> None:
         kinds = getattr(recipe, name)
         if not isinstance(kinds, list) or not kinds or not all(isinstance(kind, str) for kind in kinds):
             raise ValueError(f"recipe: {name}: expected a list of names")
+    invariance: Any = recipe.invariance
+    if isinstance(invariance, bool) or not isinstance(invariance, int | float) or not 0.0 <= invariance < math.inf:
+        raise ValueError(f"recipe: invariance: {invariance!r} is not a number from 0 on")
     _check_views(recipe.views)
     for name, least in (("size", 64), ("copies", 0), ("measured", 1), ("epochs", 1), ("batch", 2), ("seed", 0)):
         value = getattr(recipe, name)

@@ -18,6 +18,7 @@ from unmask_training.adaptation.heads import kind_weights
 from unmask_training.data.chips import Row
 from unmask_training.detector.network import read_state
 from unmask_training.tower.features import Viewer
+from unmask_training.tower.invariance import Shrinking
 from unmask_training.tower.parts import MEAN, STD, Floats
 from unmask_training.tower.recipe import Tuning
 from unmask_training.tower.vision import VisionTower
@@ -44,18 +45,26 @@ class Probe(nn.Module):
         return found[:, 0], found[:, 1:]
 
     def fit(
-        self, features: Floats, fake: NDArray[np.bool_], kind: NDArray[np.int64], weight: NDArray[np.float64], l2: float
+        self,
+        features: Floats,
+        fake: NDArray[np.bool_],
+        kind: NDArray[np.int64],
+        weight: NDArray[np.float64],
+        *,
+        l2: float,
+        invariance: float = 0.0,
     ) -> None:
-        """Logistic regressions by L-BFGS with an L2 penalty, on features (N, C)."""
-        rows = torch.from_numpy(features)
-        self.mean.copy_(rows.mean(0))
-        self.std.copy_(rows.std(0) + _EDGE)
+        """Logistic regressions by L-BFGS with an L2 penalty, on features (N, C), drawn to be the same for all real sources."""
+        self.mean.copy_(torch.from_numpy(features.mean(axis=0)))
+        self.std.copy_(torch.from_numpy(features.std(axis=0) + _EDGE))
+        scaled = (features - self.mean.numpy()) / self.std.numpy()
+        shrinking = Shrinking.of(scaled, fake, kind, invariance)
+        rows = torch.from_numpy(shrinking(scaled))
         self.head.weight.data.zero_()
         self.head.bias.data.zero_()
         truth, kinds = torch.from_numpy(fake.astype(np.float32)), torch.from_numpy(kind)
         share = torch.from_numpy((weight / weight.sum()).astype(np.float32))
         optimizer = torch.optim.LBFGS(self.head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-        rows = (rows - self.mean) / self.std
 
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -67,6 +76,7 @@ class Probe(nn.Module):
             return total
 
         optimizer.step(closure)
+        self.head.weight.data.copy_(torch.from_numpy(shrinking(self.head.weight.detach().numpy())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +125,7 @@ def tuned_norms(tower: VisionTower, scene: Scene, frozen: Floats, kept: Path) ->
     done = _resumed(kept, held)
     if not done:
         views = len(frozen) // len(scene.rows)
-        probe.fit(frozen, np.tile(targets[0], views), np.tile(targets[1], views), np.tile(targets[2], views), _PROBE_L2)
+        probe.fit(frozen, np.tile(targets[0], views), np.tile(targets[1], views), np.tile(targets[2], views), l2=_PROBE_L2)
     bar = tqdm(range(done, tuning.steps), desc="tune", unit="step", initial=done, total=tuning.steps, disable=None)
     for step in bar:
         loss = _step(tower, probe, scene, targets, step)
