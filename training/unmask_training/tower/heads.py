@@ -41,9 +41,9 @@ def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) 
     """Projection and head of `network`: channels by a binary loss and one over all kinds, the last channel by a probe.
 
     The channels begin at the leading principal components, whitened: what known kinds do not need of them stays nearly as it
-    was, for kinds that come later.  The last one is a logistic regression on all features, strongly regularised, and is what
-    the head reads: AUC .980 on held-out photographs and generators against .979 of a head on the other channels, and .985
-    against .983 with the small network beside.
+    was, for kinds that come later.  The last one is a logistic regression on all features, regularised and stopped early, and
+    is what the head reads: run to its end it knows no more of held-out pictures of known generators (AUC .988 against .986),
+    and far less of generators that were left out (a third of a diffusion model's called fake against four fifths).
     """
     torch.manual_seed(recipe.seed)
     mean, std = learnt.features.mean(axis=0), learnt.features.std(axis=0) + _EDGE
@@ -55,8 +55,8 @@ def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) 
     number = np.array([kinds.index(kind) for kind in learnt.kind])
     targets = torch.from_numpy(learnt.fake.astype(np.float32)), torch.from_numpy(number)
     _descend(heads, torch.from_numpy(scaled), targets, torch.from_numpy(weight), recipe)
-    probe = Probe(scaled.shape[1], len(kinds))
-    probe.fit(learnt.features, learnt.fake, number, weight, l2=recipe.probe_l2, invariance=recipe.invariance)
+    probe, steps = Probe(scaled.shape[1], 0), recipe.probe_steps
+    probe.fit(learnt.features, learnt.fake, number, weight, l2=recipe.probe_l2, invariance=recipe.invariance, steps=steps)
     with torch.no_grad():
         # Standardisation goes into the projection.
         network.project.weight[:-1] = project.weight / torch.from_numpy(std)

@@ -57,7 +57,8 @@ class TowerRecipe:
     picture is left out (soft ones, of which there are many). `views` are the views of a picture that heads are fitted on,
     with their weights: `clean` as serving cuts it, its `mirror` image, as the tiers `web` and `hard` deliver it, and each
     of `copies` augmented ones. `probe_l2` and `invariance` are what the probe pays for large weights and for telling real
-    sources apart (`unmask_training.tower.invariance`). `tune` says how the tower's layer norms are tuned first.
+    sources apart (`unmask_training.tower.invariance`), `probe_steps` when it is stopped. `tune` says how the tower's layer
+    norms are tuned first.
     """
 
     real: Sequence[str]
@@ -77,6 +78,7 @@ class TowerRecipe:
     kind_weight: float = 0.5
     label_smoothing: float = 0.05
     probe_l2: float = 0.01
+    probe_steps: int = 60
     invariance: float = 0.0
     sigma: float = 1.0
     seed: int = 0
@@ -109,7 +111,15 @@ def _check(recipe: TowerRecipe) -> None:
     if isinstance(invariance, bool) or not isinstance(invariance, int | float) or not 0.0 <= invariance < math.inf:
         raise ValueError(f"recipe: invariance: {invariance!r} is not a number from 0 on")
     _check_views(recipe.views)
-    for name, least in (("size", 64), ("copies", 0), ("measured", 1), ("epochs", 1), ("batch", 2), ("seed", 0)):
+    for name, least in (
+        ("size", 64),
+        ("copies", 0),
+        ("probe_steps", 1),
+        ("measured", 1),
+        ("epochs", 1),
+        ("batch", 2),
+        ("seed", 0),
+    ):
         value = getattr(recipe, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"recipe: {name}: {value!r} is not a whole number of at least {least}")

@@ -31,7 +31,7 @@ _EDGE: Final = 1e-6
 
 
 class Probe(nn.Module):
-    """Linear heads on standardised features: synthetic or not, and which generator or real source."""
+    """Linear heads on standardised features: synthetic or not, and which of `kinds` generators and real sources, if any."""
 
     def __init__(self, channels: int, kinds: int) -> None:
         super().__init__()
@@ -53,8 +53,9 @@ class Probe(nn.Module):
         *,
         l2: float,
         invariance: float = 0.0,
+        steps: int = 60,
     ) -> None:
-        """Logistic regressions by L-BFGS with an L2 penalty, on features (N, C), drawn to be the same for all real sources."""
+        """Logistic regressions on features (N, C): `steps` of L-BFGS, penalties on weights and on telling sources apart."""
         self.mean.copy_(torch.from_numpy(features.mean(axis=0)))
         self.std.copy_(torch.from_numpy(features.std(axis=0) + _EDGE))
         scaled = (features - self.mean.numpy()) / self.std.numpy()
@@ -64,13 +65,14 @@ class Probe(nn.Module):
         self.head.bias.data.zero_()
         truth, kinds = torch.from_numpy(fake.astype(np.float32)), torch.from_numpy(kind)
         share = torch.from_numpy((weight / weight.sum()).astype(np.float32))
-        optimizer = torch.optim.LBFGS(self.head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(self.head.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             logits = self.head(rows)
             loss = functional.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none")
-            loss = loss + functional.cross_entropy(logits[:, 1:], kinds, reduction="none")
+            if logits.shape[1] > 1:
+                loss = loss + functional.cross_entropy(logits[:, 1:], kinds, reduction="none")
             total: Tensor = (share * loss).sum() + l2 * self.head.weight.square().sum()
             total.backward()
             return total
