@@ -101,7 +101,8 @@ def examples(setup: Setup, store: Store, rows: Sequence[Row]) -> Examples:
     recipe, views = setup.recipe, range(setup.settings.views + 1)
     parts = [_examples(rows, store.get(rows, view)) for view in views]
     both = joined(parts)
-    faces = np.concatenate([store.faces(rows, view) for view in views])
+    # Sizes are drawn for augmented views only; the plain ones are as large as they are served.
+    faces = np.concatenate([store.faces(rows, view) for view in views]) if setup.settings.views else None
     weight = weights(both.fake, both.kind, {**recipe.real, **recipe.synthetic}, faces, recipe.augment)
     weight[: len(rows)] *= _PLAIN * max(1, setup.settings.views)
     return replace(both, weight=weight / weight.mean())

@@ -60,10 +60,23 @@ class Probe(nn.Module):
         self.std.copy_(torch.from_numpy(features.std(axis=0) + _EDGE))
         scaled = (features - self.mean.numpy()) / self.std.numpy()
         shrinking = Shrinking.of(scaled, fake, kind, invariance)
-        rows = torch.from_numpy(shrinking(scaled))
+        self.descend(shrinking(scaled), fake, kind, weight, l2, steps)
+        self.head.weight.data.copy_(torch.from_numpy(shrinking(self.head.weight.detach().numpy())))
+
+    def descend(
+        self,
+        scaled: Floats,
+        fake: NDArray[np.bool_],
+        kind: NDArray[np.int64] | None,
+        weight: NDArray[np.float64],
+        l2: float,
+        steps: int,
+    ) -> None:
+        """At most `steps` of L-BFGS from nothing on standardised features (N, C); `kind` matters to a head that has kinds."""
         self.head.weight.data.zero_()
         self.head.bias.data.zero_()
-        truth, kinds = torch.from_numpy(fake.astype(np.float32)), torch.from_numpy(kind)
+        rows, truth = torch.from_numpy(scaled), torch.from_numpy(fake.astype(np.float32))
+        kinds = None if kind is None or self.head.out_features == 1 else torch.from_numpy(kind)
         share = torch.from_numpy((weight / weight.sum()).astype(np.float32))
         optimizer = torch.optim.LBFGS(self.head.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
 
@@ -71,14 +84,13 @@ class Probe(nn.Module):
             optimizer.zero_grad()
             logits = self.head(rows)
             loss = functional.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none")
-            if logits.shape[1] > 1:
+            if kinds is not None:
                 loss = loss + functional.cross_entropy(logits[:, 1:], kinds, reduction="none")
             total: Tensor = (share * loss).sum() + l2 * self.head.weight.square().sum()
             total.backward()
             return total
 
         optimizer.step(closure)
-        self.head.weight.data.copy_(torch.from_numpy(shrinking(self.head.weight.detach().numpy())))
 
 
 @dataclass(frozen=True, slots=True)
