@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unmask_training.tower.invariance import Shrinking
-from unmask_training.tower.tune import Probe
+from unmask_training.tower.probe import Probe
 
 
 def world(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from unmask_training.data.augment import Ranges, draw_face
 from unmask_training.experiments.features import Features
 from unmask_training.measuring.measures import Bools, Floats
 from unmask_training.tower.invariance import Shrinking
-from unmask_training.tower.tune import Probe
+from unmask_training.tower.probe import Probe
 
 # Inverse strengths, on standardised features and weights of mean 1.
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)

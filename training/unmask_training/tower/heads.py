@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from unmask_training.adaptation.heads import FREE
 from unmask_training.tower.network import BESIDE_SCALE, CHANNELS, PROTOTYPES, TowerDetector
+from unmask_training.tower.probe import Probe
 from unmask_training.tower.recipe import TowerRecipe
-from unmask_training.tower.tune import Probe
 
 _EDGE: Final = 1e-6
 # What brings the probe's logit to the size of the other channels.
