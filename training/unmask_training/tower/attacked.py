@@ -14,7 +14,7 @@ from torch import Tensor
 from unmask.core.cards import Card
 from unmask.core.vit_trunk import PATCH
 from unmask_training.detector.network import Detector
-from unmask_training.tower.network import PARTS, Answers, TowerDetector
+from unmask_training.tower.network import Answers, TowerDetector
 from unmask_training.tower.vision import VisionTower
 
 WEIGHTS = "weights.safetensors"
@@ -74,7 +74,5 @@ def load_version(folder: Path, card: Card) -> TowerDetector:
     families = [str(i) for i in range(len(held["beside.family.bias"]))]
     size = PATCH * round((len(held["positions"]) - 1) ** 0.5)
     network = TowerDetector(card.classes, Detector(families, 0.0), size, card.defence.sigma if card.defence else 1.0)
-    network.hold(*(held[name] for name in PARTS))
-    network.load_state_dict(held)
-    network.eval()
+    network.restore(held)
     return network

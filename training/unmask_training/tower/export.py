@@ -68,9 +68,8 @@ def load_network(checkpoint: Path) -> tuple[TowerDetector, dict[str, Any]]:
     if not {"network", "families", "recipe", "shares"} <= set(state):
         raise ValueError(f"{checkpoint}: not a tower detector's checkpoint")
     network = TowerDetector(state["families"], Detector(state["families"], 0.0), state["size"], state["sigma"])
-    network.hold(*(state["network"][name] for name in PARTS))
-    network.load_state_dict(state["network"])
-    return network.eval(), state
+    network.restore(state["network"])
+    return network, state
 
 
 def stored(network: TowerDetector) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
     material = Material.of(recipe, chips, raw, out)
     if recipe.tune.steps:
         seen = view_names(("clean", AUGMENTED), recipe.tune.copies)
-        frozen = np.concatenate([_features(material, rows, name) for name in seen])
+        frozen = _features(material, rows, seen)
         scene = Scene(material.viewer, rows, recipe.tune)
         norms = tuned_norms(VisionTower(raw, material.parts.positions), scene, frozen, out / "tune.pt")
         material = Material.of(recipe, chips, raw, out / "tuned", norms)
@@ -127,7 +127,7 @@ def _learnt(material: Material, rows: Numbered) -> Learnt:
     names = view_names(sorted(views, key=VIEWS.index), material.recipe.copies)
     fake = np.array([row.label == "synthetic" for _, row in rows])
     weight = np.concatenate([kind_weights(fake, kinds) * views[name.partition("-")[0]] for name in names])
-    features = np.concatenate([_features(material, rows, name) for name in names])
+    features = _features(material, rows, names)
     return Learnt(features, np.tile(kinds, len(names)), np.tile(fake, len(names)), weight / weight.sum())
 
 
@@ -137,10 +137,11 @@ def view_names(views: Sequence[str], copies: int) -> list[str]:
     return [*(name for name in views if name != AUGMENTED), *numbered]
 
 
-def _features(material: Material, rows: Numbered, name: str) -> Floats:
-    """Features (N, 5376) of one view of the rows, computed once."""
+def _features(material: Material, rows: Numbered, names: Sequence[str]) -> Floats:
+    """Features (V * N, 5376) of the named views of the rows, each computed once."""
     session = material.parts.session(material.raw)
-    return features_of(session, _cutter(material, name), rows, material.kept(name)).astype(np.float32)
+    found = [features_of(session, _cutter(material, name), rows, material.kept(name)) for name in names]
+    return np.concatenate(found).astype(np.float32)
 
 
 def _cutter(material: Material, name: str) -> Cutter:

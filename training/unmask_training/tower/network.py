@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -61,6 +61,12 @@ class TowerDetector(nn.Module):
         """Keeps what the tower needs beside its weights (`unmask.core.vit_trunk.tower`), to be saved with the rest."""
         for name, value in zip(PARTS, parts, strict=True):
             self.register_buffer(name, value.float().clone())
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Takes all weights, the tower's parts among them, and is ready to answer."""
+        self.hold(*(state[name] for name in PARTS))
+        self.load_state_dict(state)
+        self.eval()
 
     def halve(self) -> None:
         """Rounds what is large to half precision, in which it is stored; the heads stay as they are."""
