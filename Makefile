@@ -80,6 +80,9 @@ setup: .venv/.dev .venv-triton/.ready fetch ## .venv with everything to run, tes
 .PHONY: setup-training
 setup-training: .venv-training/.ready ## .venv-training with torch (about 1 GB)
 
+.PHONY: setup-deploy
+setup-deploy: .venv-deploy/.ready ## .venv-deploy with helm and what else checks charts, dashboards, images and documents
+
 .PHONY: setup-triton
 setup-triton: .venv-triton/.ready ## .venv-triton with a real Triton for development and tests (about 290 MB)
 
@@ -114,6 +117,12 @@ setup-triton: .venv-triton/.ready ## .venv-triton with a real Triton for develop
 	$(call editable,.venv-training,training)
 	@touch $@
 
+.venv-deploy/.ready: locks/deploy.txt pyproject.toml .venv/.tools
+	$(call venv,.venv-deploy)
+	$(call install,.venv-deploy,locks/deploy.txt)
+	$(call editable,.venv-deploy,.)
+	@touch $@
+
 .PHONY: lock
 lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*.in (ARGS=--upgrade for newer versions)
 	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
@@ -123,6 +132,7 @@ lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*
 	compile pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt; \
 	compile pyproject.toml locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
 	compile --no-deps locks/triton.in -c locks/dev.txt -o locks/triton.txt; \
+	compile locks/deploy.in --override locks/deploy-overrides.in -c locks/dev.txt -o locks/deploy.txt; \
 	sed -i -E 's/ ; [^\\]*\\$$/ \\/' locks/*.txt # every line says "Linux, x86-64, CPython < 3.14", as pyproject.toml does once
 
 ##@ Checks
