@@ -19,10 +19,28 @@ from unmask.core.masks import polygons_of
 from unmask_training.data.manipulate_engines import Mask
 from unmask_training.data.manipulate_shapes import outlines, rasterise
 from unmask_training.localizer import fit as localizer
-from unmask_training.localizer.evaluate import drawn
-from unmask_training.localizer.export import base_card, calibration_scores, load_network, thresholds, write_graph
-from unmask_training.localizer.figures import Outcome, alarms, average_precision, figure, pixel_f1, pixel_recall
-from unmask_training.localizer.network import Localizer
+from unmask_training.localizer.evaluate import Case, drawn, heads_of
+from unmask_training.localizer.export import (
+    Scores,
+    base_card,
+    best_level,
+    calibration_cases,
+    load_network,
+    scores_of,
+    thresholds,
+    write_graph,
+)
+from unmask_training.localizer.figures import (
+    Outcome,
+    alarms,
+    average_precision,
+    box_average_precision,
+    figure,
+    pixel_f1,
+    pixel_iou,
+    pixel_recall,
+)
+from unmask_training.localizer.networks import NETWORKS
 from unmask_training.localizer.rows import parts_of
 from unmask_training.localizer.samples import Delivery, Sample, Sampler, contract_of, deliver, pieces, plain
 
@@ -101,7 +119,7 @@ def test_targets_hold_every_piece_once() -> None:
     mask[120, 120] = True
     empty = np.zeros((128, 128, 3), np.uint8)
     samples = [Sample(empty, np.zeros_like(mask), "real"), Sample(empty, mask, "made")]
-    batch = localizer.targets(samples)
+    batch = localizer.targets(samples, 4)
     assert len(pieces(mask)) == 2 and batch["batch_idx"].tolist() == [1.0, 1.0]
     torch.testing.assert_close(batch["bboxes"][0] * 128, torch.tensor([48.0, 32.0, 64.0, 32.0]))
     assert (batch["masks"][0] == 0).all()
@@ -117,36 +135,64 @@ def test_samples_repeat_with_their_seed(tmp_path: Path) -> None:
     assert {sample.kind for sample in runs[0]} >= {"prepared", "made"}
 
 
-def test_a_short_training_resumes_exports_and_agrees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", NETWORKS)
+def test_a_short_training_resumes_exports_and_agrees(tmp_path: Path, recipe: str) -> None:
     data = prepared(tmp_path)
-    localizer.fit(told(), data, tmp_path / "run", None, False)
-    path = localizer.fit(told(steps=3), data, tmp_path / "run", None, True)
+    localizer.fit(told(recipe=recipe), data, tmp_path / "run", None, False)
+    path = localizer.fit(told(recipe=recipe, steps=3), data, tmp_path / "run", None, True)
     assert torch.load(path, weights_only=True)["number"] == 3
-    model, view, recipe = load_network(path)
-    assert recipe["start"] == {}
-    assert (view.size, view.margin, recipe["run"]["steps"]) == (128, 1.25, 3)
+    model, view, read = load_network(path)
+    assert read["start"] == {} and read["recipe"] == recipe
+    assert (view.size, view.margin, read["run"]["steps"]) == (128, 1.25, 3)
     folder = tmp_path / "localizer" / "1"
     folder.mkdir(parents=True)
     assert write_graph(model, view.size, folder / "model.onnx") <= 1e-3
     (folder / "weights.safetensors").write_bytes(b"")
-    card = Card.parse(json.dumps(base_card(folder, view, {})).encode(), "")
-    assert [spec.shape for spec in card.outputs] == [(-1, 37, 336), (-1, 32, 32, 32)]
-    best, truth, anew = calibration_scores(folder, card, data)
-    assert anew.any() and not anew.all() and truth.any() and not truth.all() and ((best >= 0) & (best <= 1)).all()
+    card = Card.parse(json.dumps(base_card(folder, view, {}, model, large=True)).encode(), "")
+    cases, plainly = calibration_cases(card, data)
+    found = list(heads_of(folder, (case.view for case in cases[:20])))
+    assert 0 < plainly < len(cases)
+    for spec in card.outputs:
+        assert found[0][spec.name].shape == tuple(spec.shape[1:])
+    scores = scores_of(cases[:20], found, plainly, best_level(cases[:20], found))
+    assert ((scores.best >= 0) & (scores.best <= 1)).all() and (scores.strongest <= scores.best + 1e-6).all()
 
 
-def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
-    recipe = localizer.Recipe.of(told(steps=100, learning_rate=0.002))
-    training = localizer.Training(recipe, Sampler(prepared(tmp_path), {"prepared": 1.0}, "fit", Delivery()))
+def test_a_fit_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    whole = localizer.fit(told(recipe="unet", steps=4, early_share=0.0), data, tmp_path / "whole", None, False)
+    sampler = Sampler(data, {"prepared": 1.0, "made": 1.0, "real": 1.0}, "fit", Delivery())
+    recipe = localizer.Recipe.of(told(recipe="unet", steps=4, early_share=0.0))
+    first = localizer.Training(recipe, sampler)
+    first.step(), first.step()
+    first.save(tmp_path / "cut.pt")
+    second = localizer.Training(recipe, sampler)
+    second.load(tmp_path / "cut.pt")
+    second.step(), second.step()
+    for name, value in torch.load(whole, weights_only=True)["average"].items():
+        torch.testing.assert_close(value, second.average[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["unet", "yolov8n-seg"])
+def test_the_loss_falls_on_one_batch(tmp_path: Path, recipe: str) -> None:
+    settings = localizer.Recipe.of(told(recipe=recipe, steps=100, learning_rate=0.002))
+    training = localizer.Training(settings, Sampler(prepared(tmp_path), {"prepared": 1.0}, "fit", Delivery()))
     samples = [training.sampler.draw(CONTRACT, np.random.default_rng(seed))[0] for seed in range(4)]
-    batch, losses = localizer.targets(samples), []
+    batch, losses = localizer.targets(samples, training.model.mask_stride), []
     for _ in range(12):
-        loss, _ = localizer.loss_of(training.model, batch, training.dense, 8.0)
+        loss, _ = training.model.loss(batch, training.aid, 8.0)
         training.optimiser.zero_grad()
         loss.backward()
         training.optimiser.step()
         losses.append(float(loss.detach()))
     assert min(losses[-3:]) < 0.9 * losses[0], losses
+
+
+def test_the_residual_stream_sees_no_flat_colour() -> None:
+    network = NETWORKS["unet"]()
+    filters = network.get_parameter("residual") - network.get_parameter("residual").mean((2, 3), keepdim=True)
+    flat = torch.full((1, 3, 16, 16), 0.7)
+    assert torch.nn.functional.conv2d(flat, filters).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -159,6 +205,8 @@ def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
         ({"shares": {"painted": 1.0}}, "unknown painted"),
         ({"shares": {"faceswap": 1.0}}, "nothing in part 'fit' for faceswap"),
         ({"delivery": {"jpg": [1, 2]}}, "unknown jpg"),
+        ({"engines": {"brush": 1.0}}, "engines: unknown brush"),
+        ({"engines": {"autoencoder": 1.0}}, "unmask-train autoencoders"),
     ],
 )
 def test_wrong_configurations_are_refused_by_name(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -168,7 +216,7 @@ def test_wrong_configurations_are_refused_by_name(tmp_path: Path, changes: dict[
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    for name, message in (("other.pt", "neither a localizer"), ("none.pt", "no weights there")):
+    for name, message in (("other.pt", "neither this localizer"), ("none.pt", "no weights there")):
         with pytest.raises(ValueError, match=message):
             localizer.fit(told(), prepared(tmp_path), tmp_path / "run", tmp_path / name, False)
 
@@ -177,7 +225,7 @@ def test_the_trunk_starts_from_the_shipped_detector(root: Path) -> None:
     weights = root / "model_repository/detector/1/weights.safetensors"
     if not weights.is_file():
         pytest.skip("no detector is shipped")
-    network = Localizer()
+    network = NETWORKS["unet"]()
     assert network.start_from(weights)["kind"] == "detector"
     torch.testing.assert_close(network.trunk.state_dict()["0.0.weight"], load_file(weights)["trunk.0.0.weight"])
 
@@ -187,9 +235,10 @@ def test_missing_data_is_said(tmp_path: Path) -> None:
         localizer.fit(told(), tmp_path, tmp_path / "run", None, False)
 
 
-def test_the_shipped_configuration_is_valid(root: Path) -> None:
-    recipe = localizer.Recipe.of(yaml.safe_load((root / "training/configs/localizer.yaml").read_text(encoding="utf-8")))
-    assert recipe.recipe == "yolov8n-seg"
+@pytest.mark.parametrize(("name", "recipe"), [("localizer", "yolov8n-seg"), ("localizer_unet", "unet")])
+def test_the_shipped_configurations_are_valid(root: Path, name: str, recipe: str) -> None:
+    read = localizer.Recipe.of(yaml.safe_load((root / f"training/configs/{name}.yaml").read_text(encoding="utf-8")))
+    assert read.recipe == recipe
 
 
 def test_a_doctored_face_follows_base_and_donor() -> None:
@@ -201,7 +250,7 @@ def test_a_doctored_face_follows_base_and_donor() -> None:
 def outcome(scores: list[float], overlaps: list[list[float]], pixels: tuple[int, int, int] = (0, 0, 0)) -> Outcome:
     """An outcome of a doctored face of its own group."""
     table = np.array(overlaps, dtype=np.float64) if scores else np.zeros((0, 1))
-    return Outcome(0.5, np.array(scores), table, pixels, bool(scores), True, "made", str(id(table)))
+    return Outcome(0.5, np.array(scores), table, table, pixels, bool(scores), True, "made", str(id(table)))
 
 
 def test_average_precision_has_the_known_value() -> None:
@@ -214,6 +263,7 @@ def test_average_precision_has_the_known_value() -> None:
     late = outcome([0.9, 0.8], [[0.2], [0.7]])
     assert average_precision([late]) == pytest.approx(0.5)
     assert average_precision([outcome([], [])]) == 0.0
+    assert box_average_precision([perfect]) == average_precision([perfect], boxes=True) == pytest.approx(1.0)
     assert np.isnan(average_precision([outcome([0.9], [[]])]))
 
 
@@ -221,6 +271,7 @@ def test_pixel_figures_have_the_known_values() -> None:
     rows = [outcome([0.9], [[0.9]], (60, 20, 40)), outcome([], [], (0, 0, 100))]
     assert pixel_recall(rows) == pytest.approx(0.3)
     assert pixel_f1(rows) == pytest.approx(120 / (120 + 20 + 140))
+    assert pixel_iou(rows) == pytest.approx(60 / (60 + 20 + 140))
     assert alarms(rows) == 0.5
     told_figure = figure(rows, pixel_recall)
     assert told_figure["low"] <= told_figure["value"] <= told_figure["high"] and told_figure["n"] == 2
@@ -231,13 +282,28 @@ def test_thresholds_keep_false_alarms_at_their_rate(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("model.onnx", "weights.safetensors"):
         (folder / name).write_bytes(b"x")
-    card = Card.parse(json.dumps(base_card(folder, CONTRACT, {})).encode(), "")
+    card = Card.parse(json.dumps(base_card(folder, CONTRACT, {}, NETWORKS["unet"]())).encode(), "")
     rng = np.random.default_rng(0)
     best = np.concatenate([rng.uniform(0, 0.6, 1000), rng.uniform(0.4, 1, 500)])
     truth = np.arange(1500) >= 1000
-    points = thresholds(best, truth, np.arange(1500) % 2 == 0, card)
-    assert (best[~truth] >= points["region_score"]).mean() <= 0.01
+    strongest = best * rng.uniform(0.3, 1.0, 1500)
+    points = thresholds(Scores(best, strongest, truth, np.arange(1500) % 2 == 0), card)
+    assert (strongest[~truth] >= points["region_score"]).mean() <= 0.01
+    # A region on a face that is called real would contradict itself.
+    drawn_on = strongest >= points["region_score"]
+    assert drawn_on.any() and (best[drawn_on] >= points["real_below"] - 1e-3).all()
     assert points["real_below"] <= points["manipulated_above"] <= points["fpr_0.005"]
+
+
+def test_the_level_is_chosen_by_the_masks() -> None:
+    mask = np.zeros((64, 64), np.bool_)
+    mask[16:48, 16:48] = True
+    heat = np.full((32, 32), 0.45, np.float32)
+    heat[8:24, 8:24] = 0.9
+    case = Case(np.zeros((64, 64, 3), np.uint8), mask, True, "made", "")
+    # Everything is at least .45 warm: only levels above it find the mask.
+    assert best_level([case], [{"heat": heat, "score": np.float32(0.9)}]) > 0.45
+    assert best_level([case], [{"predictions": heat}]) == 0.5
 
 
 def test_drawn_polygons_cover_their_mask() -> None:

@@ -12,6 +12,7 @@ from unmask.core.errors import UnmaskError
 
 _MODULES: Final = (
     "unmask_training.data.preparing",
+    "unmask_training.data.round_trips",
     "unmask_training.data.manipulate",
     "unmask_training.fitting",
     "unmask_training.detector.compare",

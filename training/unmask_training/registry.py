@@ -11,7 +11,7 @@ from unmask_training import trunks
 RECIPES: Final = {
     **dict.fromkeys(trunks.SPECS, "unmask_training.detector.fit:fit"),
     "clip_vit_b16": "unmask_training.tower.fit:fit",
-    "yolov8n-seg": "unmask_training.localizer.fit:fit",
+    **dict.fromkeys(("unet", "yolov8n-seg", "yolov8s-seg", "yolo11n-seg"), "unmask_training.localizer.fit:fit"),
 }
 EVALUATORS: Final = {
     "synthetic": "unmask_training.detector.evaluate:evaluate",

@@ -1,10 +1,11 @@
-"""YOLO-seg heads to polygons: suppression, mask assembly, outlines simplified to a stated error, names in words.
+"""A localizer's heads to polygons: candidates or heat maps to masks, outlines simplified to a stated error, names in words.
 
-`ViewRegion`, `decode_regions`, `polygons_of`, `region_name`.
+`ViewRegion`, `face_score`, `regions_of`, `polygons_of`, `region_name`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,10 @@ from unmask.core.geometry import Floats
 from unmask.core.images import TEMPLATE
 
 Mask = NDArray[np.uint8]
+# A graph's outputs for one view, by name.
+Heads = Mapping[str, NDArray[np.floating]]
+# The heat from which a pixel belongs to a region, unless the card's thresholds say another.
+HEAT_LEVEL: Final = 0.5
 # A polygon may differ from its mask's outline by at most this many view pixels.
 OUTLINE_ERROR: Final = 1.0
 _LEAST_AREA: Final = 6.0
@@ -52,6 +57,40 @@ class ViewRegion:
     polygon: Floats
     score: float
     area: float
+
+
+def face_score(heads: Heads) -> float:
+    """A face's raw score: what the graph says of the whole face, or the best confidence of all candidates."""
+    return float(heads["score"]) if "score" in heads else float(heads["predictions"][4].max(initial=0.0))
+
+
+def regions_of(
+    heads: Heads, size: int, *, score_threshold: float = 0.5, heat_level: float = HEAT_LEVEL, limit: int = 16
+) -> list[ViewRegion]:
+    """Regions of one view of `size` pixels, best first, from candidates (`decode_regions`) or a heat map (`decode_heat`)."""
+    if "heat" in heads:
+        return decode_heat(heads["heat"], face_score(heads), size, score_threshold, heat_level)[:limit]
+    return decode_regions(heads["predictions"], heads["prototypes"], size, score_threshold=score_threshold, limit=limit)
+
+
+def decode_heat(
+    heat: NDArray[np.floating], face: float, size: int, score_threshold: float, level: float = HEAT_LEVEL
+) -> list[ViewRegion]:
+    """Connected areas of a heat map (h, w) in 0..1 at or above `level`, best first.
+
+    A region's score is the face's times the mean heat in the region: many faint pixels are no region, and a face that looks
+    untouched as a whole has none.
+    """
+    full = cv2.resize(np.asarray(heat, dtype=np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    count, labels = cv2.connectedComponents((full >= level).astype(np.uint8), connectivity=8)
+    regions: list[ViewRegion] = []
+    for index in range(1, count):
+        inside = labels == index
+        score = face * float(full[inside].mean())
+        if score >= score_threshold:
+            found = polygons_of(np.where(inside, 255, 0).astype(np.uint8))
+            regions += [ViewRegion(polygon, score, area) for polygon, area in found[:1]]
+    return sorted(regions, key=lambda region: -region.score)
 
 
 def decode_regions(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unmask.core import geometry
 from unmask.core.cards import Card, Release, logit_of
 from unmask.core.domain import Box, Classified, FaceRow, Localized, Region
 from unmask.core.errors import BadModel
 from unmask.core.images import Chip, Pixels, ViewContract, chips_of, cut, view_transform
-from unmask.core.masks import ViewRegion, decode_regions, region_name
+from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, region_name, regions_of
 from unmask.core.ports import ModelServer
 
 _SKIPPED = Localized(manipulated=None)
@@ -44,19 +43,15 @@ def localize_chips(chips: Sequence[Chip], boxes: Sequence[Box], release: Release
     if view is None:
         raise BadModel(f"model {card.name} {card.version}: a localizer's card must state a view, not 'canvas'")
     outputs = models.infer(ref, {card.input.name: np.stack([cut(chip, view) for chip in chips])})
-    predictions, prototypes = outputs["predictions"].astype(np.float64), outputs["prototypes"].astype(np.float64)
-    rows = zip(predictions, prototypes, chips, boxes, strict=True)
-    return tuple(_result((first, second), card, view, chip, box) for first, second, chip, box in rows)
+    rows = [{name: tensor[i].astype(np.float64) for name, tensor in outputs.items()} for i in range(len(chips))]
+    return tuple(_result(heads, card, view, chip, box) for heads, chip, box in zip(rows, chips, boxes, strict=True))
 
 
-def _result(
-    heads: tuple[NDArray[np.float64], NDArray[np.float64]], card: Card, view: ViewContract, chip: Chip, box: Box
-) -> Localized:
-    predictions, prototypes = heads
-    # The face's score is the best confidence of all candidates, drawn as a region or not (the card's calibration).
-    best = float(np.clip(predictions[4].max(), 1e-4, 1.0 - 1e-4))
-    threshold = card.thresholds.get("region_score", 0.5)
-    regions = decode_regions(predictions, prototypes, view.size, score_threshold=threshold)
+def _result(heads: Heads, card: Card, view: ViewContract, chip: Chip, box: Box) -> Localized:
+    # The face's score counts whether or not a region is drawn (the card's calibration).
+    best = float(np.clip(face_score(heads), 1e-4, 1.0 - 1e-4))
+    threshold, level = card.thresholds.get("region_score", 0.5), card.thresholds.get("heat_level", HEAT_LEVEL)
+    regions = regions_of(heads, view.size, score_threshold=threshold, heat_level=level)
     to_view = view_transform(chip, view)
     placed = tuple(_placed(region, card, chip, to_view, box) for region in regions)
     return Localized(card.calibration.probability(logit_of(best)), placed)
@@ -71,7 +66,7 @@ def _placed(region: ViewRegion, card: Card, chip: Chip, to_view: geometry.Floats
     share = region.area * view_pixel / max((x1 - x0) * (y1 - y0), 1.0)
     return Region(
         polygon=tuple((round(float(x), 2), round(float(y), 2)) for x, y in in_picture),
-        score=round(card.calibration.probability(logit_of(region.score)), 4),
+        score=round(card.calibration.probability(logit_of(float(np.clip(region.score, 1e-4, 1.0 - 1e-4)))), 4),
         name=region_name(geometry.apply(chip.to_unit, to_chip)),
         area=round(min(float(share), 1.0), 4),
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.core.masks import assemble, decode_regions, polygons_of, region_name
+from unmask.core.masks import assemble, decode_heat, decode_regions, face_score, polygons_of, region_name, regions_of
 
 SIZE = 256
 
@@ -80,6 +80,48 @@ def test_decode_keeps_the_better_of_two_overlapping_and_drops_the_weak() -> None
     assert first.area == pytest.approx(1600, rel=0.05) and second.area == pytest.approx(1800, rel=0.05)
     np.testing.assert_allclose(first.polygon.min(axis=0), [40, 40], atol=1)
     assert decode_regions(predictions[:, :0], prototypes(), SIZE) == []
+
+
+def warm(*boxes: tuple[int, int, int, int], heat: float = 0.9) -> np.ndarray:
+    """A heat map at half the view's side with hot rectangles x0 y0 x1 y1 in its own pixels."""
+    values = np.full((SIZE // 2, SIZE // 2), 0.05, dtype=np.float32)
+    for x0, y0, x1, y1 in boxes:
+        values[y0:y1, x0:x1] = heat
+    return values
+
+
+def test_heat_gives_a_region_for_each_connected_area_best_first() -> None:
+    heat = np.maximum(warm((10, 10, 30, 30)), warm((60, 60, 100, 80), heat=0.7))
+    first, second = decode_heat(heat, 0.8, SIZE, 0.1)
+    assert first.score > second.score and first.score == pytest.approx(0.8 * 0.9, abs=0.05)
+    assert first.area == pytest.approx(40 * 40, rel=0.1) and second.area == pytest.approx(80 * 40, rel=0.1)
+    np.testing.assert_allclose(second.polygon.mean(axis=0), [160, 140], atol=3)
+
+
+def test_heat_without_a_hot_pixel_or_on_a_face_that_looks_untouched_gives_nothing() -> None:
+    assert decode_heat(warm(), 0.9, SIZE, 0.0) == []
+    assert decode_heat(warm((10, 10, 30, 30)), 0.1, SIZE, 0.5) == []
+
+
+def test_full_heat_covers_the_view_and_regions_at_the_border_stay_in_it() -> None:
+    (everything,) = decode_heat(np.ones((SIZE // 2, SIZE // 2)), 1.0, SIZE, 0.5)
+    assert everything.area == pytest.approx(SIZE * SIZE, rel=0.02)
+    (corner,) = decode_heat(warm((0, 0, 20, 16)), 1.0, SIZE, 0.5)
+    assert corner.polygon.min() >= -0.5 and corner.area == pytest.approx(40 * 32, rel=0.1)
+
+
+def test_areas_that_touch_are_one_region() -> None:
+    assert len(decode_heat(warm((10, 10, 40, 40), (40, 40, 60, 60)), 1.0, SIZE, 0.5)) == 1
+
+
+def test_the_outputs_decide_how_they_are_read() -> None:
+    candidates = {"predictions": heads([([60.0, 60.0, 40.0, 40.0], 0.9, [1.0, 0.0])]), "prototypes": prototypes()}
+    assert face_score(candidates) == pytest.approx(0.9) and len(regions_of(candidates, SIZE)) == 1
+    hot = {"heat": warm((10, 10, 30, 30)), "score": np.float32(0.7)}
+    assert face_score(hot) == pytest.approx(0.7) and len(regions_of(hot, SIZE)) == 1
+    assert (
+        len(regions_of(hot, SIZE, heat_level=0.01, score_threshold=0.0)) == 1 and regions_of(hot, SIZE, heat_level=0.95) == []
+    )
 
 
 def test_a_region_at_the_border_stays_in_the_view() -> None:

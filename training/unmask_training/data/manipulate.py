@@ -20,14 +20,15 @@ from unmask.core.faces import Infer
 from unmask.core.images import Pixels, shrink_area, unit_transform
 from unmask.core.pictures import ImageLimits, decode
 from unmask_training.data.chips import add_face_detector, face_detector, largest_face
-from unmask_training.data.manipulate_engines import DONATED, ENGINES, Face, Mask, doctor
+from unmask_training.data.manipulate_engines import DONATED, ENGINES, Copier, Face, Mask, doctor
 from unmask_training.data.manipulate_shapes import BOX_AREA, REGIONS, outlines, rasterise
+from unmask_training.data.round_trips import RoundTrips
 
 COLUMNS: Final = (
     "path", "mask", "label", "engine", "region", "quartile", "area", "source", "group", "base", "donor_source",
     "donor_generator", "donor_group", "donor_licence", "split", "width", "quality", "licence",
 )  # fmt: skip
-_ENGINE_SHARES: Final = (0.42, 0.24, 0.1, 0.16, 0.08)
+_ENGINE_SHARES: Final = (0.3, 0.2, 0.06, 0.06, 0.06, 0.12, 0.06, 0.14)
 _REGION_SHARES: Final = (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24)
 _TWINS: Final = 0.2
 _GENERATED_DONORS: Final = 0.4
@@ -46,10 +47,12 @@ class Plan:
     quartile: int
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> Plan:
-        """A plan by the shares above; inpainting only fills small regions."""
+    def draw(rng: np.random.Generator, copies: bool = True) -> Plan:
+        """A plan by the shares above; inpainting only fills small regions, and round trips need autoencoders (`copies`)."""
         while True:
             engine, region = str(rng.choice(ENGINES, p=_ENGINE_SHARES)), str(rng.choice(REGIONS, p=_REGION_SHARES))
+            if engine == "autoencoder" and not copies:
+                continue
             small = engine == "opencv_inpaint"
             if small and (region == "whole" or region.startswith("half")):
                 continue
@@ -59,10 +62,19 @@ class Plan:
 class Maker:
     """Makes one doctored face or twin after the other; the n-th depends on the seed and on n alone."""
 
-    def __init__(self, faces: Path, infer: Infer, seed: int, split: str, sources: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        faces: Path,
+        infer: Infer,
+        seed: int,
+        split: str,
+        sources: Sequence[str] = (),
+        copier: Copier | None = None,
+    ) -> None:
         with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         self._folder, self._infer, self._seed, self._split = faces, infer, seed, split
+        self._copier = copier
         self._reals = [row for row in rows if row["label"] == "real" and (not sources or row["source"] in sources)]
         self._generated = [row for row in rows if row["label"] == "synthetic"]
         if not self._reals:
@@ -86,7 +98,7 @@ class Maker:
     def _changed(self, base: Face, row: Row, twin: bool, rng: np.random.Generator) -> tuple[Pixels, Mask, Row] | None:
         if twin:
             return base.pixels, np.zeros(base.pixels.shape[:2], dtype=np.bool_), {"engine": "none", "region": "none"}
-        plan, told, donor = Plan.draw(rng), {}, None
+        plan, told, donor = Plan.draw(rng, self._copier is not None), {}, None
         if plan.engine in DONATED:
             generated = bool(self._generated) and rng.uniform() < _GENERATED_DONORS
             pool = self._generated if generated else [r for r in self._reals if r["group"] != row["group"]]
@@ -98,7 +110,7 @@ class Maker:
                 return None
             told = {f"donor_{key}": chosen[key] for key in ("source", "generator", "group", "licence")}
         mask = rasterise(outlines(plan.region, rng, plan.quartile), base.to_unit, base.pixels.shape[:2])
-        made = doctor(base, donor, mask, plan.engine, rng)
+        made = doctor(base, donor, mask, plan.engine, rng, copier=self._copier)
         quartile = str(plan.quartile) if plan.quartile else ""
         return None if made is None else (*made, told | {"engine": plan.engine, "region": plan.region, "quartile": quartile})
 
@@ -152,7 +164,8 @@ def run(args: argparse.Namespace) -> int:
     """Makes them and says how many."""
     if args.count < 1:
         raise ValueError(f"--count must be at least 1, not {args.count}")
-    maker = Maker(args.faces, face_detector(args.face_detector), args.seed, args.split, args.sources or ())
+    copier = None if args.autoencoders is None else RoundTrips.load(args.autoencoders)
+    maker = Maker(args.faces, face_detector(args.face_detector), args.seed, args.split, args.sources or (), copier)
     made, lost = manipulate(maker, args.out, range(args.first, args.first + args.count))
     print(f"{made} pictures made in {args.out}; {lost} numbers given up")
     return 0
@@ -168,5 +181,6 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--seed", type=int, default=1, help="seed (default: 1)")
     command.add_argument("--split", default="train", choices=("train", "val"), help="bases and donors come from it alone")
     command.add_argument("--sources", nargs="+", help="only these sources of real faces as bases and donors")
+    command.add_argument("--autoencoders", type=Path, help="file of `autoencoders`; without it no region is a round trip")
     add_face_detector(command)
     command.set_defaults(run=run)

@@ -1,10 +1,10 @@
-"""Engines that doctor one region of a face: splices, the face's own mirror, local filters, classical inpainting."""
+"""Engines that doctor one region of a face: splices, its own mirror, warp or clone, round trips, filters, inpainting."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -15,7 +15,13 @@ from unmask.core.geometry import Floats
 from unmask.core.images import Pixels, shrink_area
 
 Mask = NDArray[np.bool_]
-ENGINES: Final = ("splice_poisson", "splice_feather", "self_mirror", "local_resample", "opencv_inpaint")
+ENGINES: Final = (
+    "splice_poisson", "splice_feather", "self_mirror", "self_warp", "self_clone", "local_resample", "opencv_inpaint",
+    "autoencoder",
+)  # fmt: skip
+# The same content at the same place: colours fit already, and a soft edge is all it takes.
+_OWN: Final = ("local_resample", "self_warp", "autoencoder")
+_EITHER: Final = ("self_mirror", "self_clone")
 DONATED: Final = ("splice_poisson", "splice_feather")
 FILTERS: Final = ("tone", "down_up", "blur", "bilateral", "noise", "sharpen", "jpeg", "median")
 # Below this mean difference (grey levels) inside the mask nothing was changed that an encode would leave standing.
@@ -33,8 +39,23 @@ class Face:
     to_unit: Floats
 
 
+class Copier(Protocol):
+    """What the engine `autoencoder` copies with; see `round_trips.RoundTrips`."""
+
+    def copy(self, pixels: Pixels, mask: Mask, rng: np.random.Generator) -> Pixels:
+        """The picture, the mask's surroundings copied."""
+        ...
+
+
 def doctor(
-    base: Face, donor: Face | None, mask: Mask, engine: str, rng: np.random.Generator, matched: float = 0.85
+    base: Face,
+    donor: Face | None,
+    mask: Mask,
+    engine: str,
+    rng: np.random.Generator,
+    *,
+    matched: float = 0.85,
+    copier: Copier | None = None,
 ) -> tuple[Pixels, Mask] | None:
     """Changes the masked pixels; every other pixel stays as it is, bit by bit.
 
@@ -45,20 +66,57 @@ def doctor(
     mask[:_RIM], mask[-_RIM:], mask[:, :_RIM], mask[:, -_RIM:] = False, False, False, False
     if int(mask.sum()) < 40:
         return None
-    if engine in DONATED and donor is not None:
-        source = place(donor, base, rng)
-    elif engine == "self_mirror":
-        source = _warp(
-            base.pixels, geometry.compose(geometry.invert(base.to_unit), geometry.compose(_FLIP, base.to_unit)), base
-        )
-    elif engine == "local_resample":
-        source = _filtered(base.pixels, str(rng.choice(FILTERS)), rng)
-    else:
-        source = base.pixels
+    source = _source(base, donor, mask, engine, rng, copier)
     new, mask = _blended(base.pixels, source, mask, engine, rng, matched)
     result = np.where(mask[..., None], new, base.pixels)
     change = np.abs(result[mask].astype(np.int16) - base.pixels[mask])
     return None if not _LEAST_CHANGE <= float(change.mean()) <= 70.0 else (result, mask)
+
+
+def _source(base: Face, donor: Face | None, mask: Mask, engine: str, rng: np.random.Generator, copier: Copier | None) -> Pixels:
+    """Where the new content comes from, in the base's pixels."""
+    if engine in DONATED and donor is not None:
+        return place(donor, base, rng)
+    if engine == "self_mirror":
+        mirrored = geometry.compose(geometry.invert(base.to_unit), geometry.compose(_FLIP, base.to_unit))
+        return _warp(base.pixels, mirrored, base)
+    if engine == "self_warp":
+        return _liquified(base.pixels, mask, rng)
+    if engine == "self_clone":
+        return _moved(base.pixels, mask, rng)
+    if engine == "local_resample":
+        return _filtered(base.pixels, str(rng.choice(FILTERS)), rng)
+    if engine == "autoencoder":
+        if copier is None:
+            raise ValueError("engine 'autoencoder' needs autoencoders (--autoencoders FILE; `unmask-train autoencoders`)")
+        return copier.copy(base.pixels, mask, rng)
+    return base.pixels
+
+
+def _liquified(pixels: Pixels, mask: Mask, rng: np.random.Generator) -> Pixels:
+    """Pixels pushed about smoothly, as face-tuning tools do, by up to a sixth of the region's width."""
+    height, width = mask.shape
+    reach = np.sqrt(float(mask.sum())) * rng.uniform(0.08, 0.16)
+    coarse = rng.normal(0.0, 1.0, (2, 5, 5)).astype(np.float32)
+    flow = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in coarse]) * reach
+    # Nothing moves at the rim: only the inside of the region is new.
+    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    flow *= np.clip(inside / max(4.0, float(inside.max()) * 0.6), 0.0, 1.0)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    way = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+    places = [(base + shift).astype(np.float32) for base, shift in zip((columns, rows), flow, strict=True)]
+    moved = cv2.remap(pixels, places[0], places[1], way, borderMode=cv2.BORDER_REFLECT_101)
+    return moved.astype(np.uint8, copy=False)
+
+
+def _moved(pixels: Pixels, mask: Mask, rng: np.random.Generator) -> Pixels:
+    """The picture shifted, so that the region shows another place of the same picture: copy and move."""
+    side = np.sqrt(float(mask.sum()))
+    angle, far = rng.uniform(0.0, 2.0 * np.pi), side * rng.uniform(0.6, 1.4)
+    shift = np.round(np.array([np.cos(angle), np.sin(angle)]) * far)
+    matrix = geometry.scaling(1.0, (float(shift[0]), float(shift[1])))
+    moved = cv2.warpAffine(pixels, matrix, mask.shape[::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+    return moved.astype(np.uint8, copy=False)
 
 
 def place(donor: Face, base: Face, rng: np.random.Generator) -> Pixels:
@@ -87,11 +145,11 @@ def _blended(
     if engine == "opencv_inpaint":
         method = cv2.INPAINT_TELEA if rng.uniform() < 0.5 else cv2.INPAINT_NS
         return cv2.inpaint(base, mask.astype(np.uint8), float(rng.integers(3, 8)), method).astype(np.uint8), mask
-    if engine == "local_resample":
+    if engine in _OWN:
         return _feathered(base, source, mask, rng.uniform(0.5, 3.0))
     if rng.uniform() < matched:
         source = match_colours(source, base, mask)
-    if engine == "splice_poisson" or (engine == "self_mirror" and rng.uniform() < 0.5):
+    if engine == "splice_poisson" or (engine in _EITHER and rng.uniform() < 0.5):
         return _poisson(base, source, mask, mixed=rng.uniform() < 0.1), mask
     return _feathered(base, source, mask, rng.uniform(0.6, 5.0))
 

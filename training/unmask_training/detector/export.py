@@ -111,7 +111,7 @@ def files_of(
     for name in names:
         data = (folder / name).read_bytes()
         if len(data) > _LARGEST and name not in fetched:
-            raise ValueError(f"{folder / name}: {len(data)} bytes, more than {_LARGEST}")
+            raise ValueError(f"{folder / name}: {len(data)} bytes, more than the {_LARGEST} that may be committed")
         entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     return entries
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +10,13 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from unmask.core.cards import Card
 from unmask.core.images import Pixels, cut
-from unmask.core.masks import ViewRegion, decode_regions
+from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, regions_of
 from unmask_training.data.chips import Chips, Row
-from unmask_training.localizer.figures import Outcome, table
+from unmask_training.data.manipulate_engines import jpeg
+from unmask_training.localizer.figures import Outcome, delivered, table
 from unmask_training.localizer.rows import Mask, RegionRow, Regions
 from unmask_training.localizer.samples import pieces, plain
 
@@ -25,6 +25,9 @@ _BATCH: Final = 16
 _LEAST_SCORE: Final = 0.02
 _CANDIDATES: Final = 12
 # Sets whose pictures are doctored but whose masks are not known.
+# 4:2:0, as most encoders choose; and the qualities at which finding is measured once more.
+_SAMPLING: Final = 0x221111
+_QUALITIES: Final = (100, 80, 60)
 _UNMASKED: Final = ("photoshop",)
 
 
@@ -41,30 +44,18 @@ class Case:
     quartile: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """What the graph says of one view: predictions (37, P), prototypes (32, S/4, S/4)."""
-
-    predictions: NDArray[np.float32]
-    prototypes: NDArray[np.float32]
-
-    @property
-    def best(self) -> float:
-        """The face's raw score: the best confidence."""
-        return float(self.predictions[4].max(initial=0.0))
-
-
 def heads_of(folder: Path, views: Iterable[Pixels]) -> Iterator[Heads]:
     """The graph's heads, view by view."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
     waiting: list[Pixels] = []
 
     def flush() -> Iterator[Heads]:
-        predictions, prototypes = session.run(["predictions", "prototypes"], {"image": np.stack(waiting)})
+        found = session.run(names, {"image": np.stack(waiting)})
         waiting.clear()
-        yield from (Heads(p, q) for p, q in zip(predictions, prototypes, strict=True))
+        yield from (dict(zip(names, row, strict=True)) for row in zip(*found, strict=True))
 
     for view in views:
         waiting.append(view)
@@ -74,14 +65,16 @@ def heads_of(folder: Path, views: Iterable[Pixels]) -> Iterator[Heads]:
         yield from flush()
 
 
-def masked_cases(card: Card, regions: Regions, part: str) -> Iterator[Case]:
-    """Doctored faces and twins of a part."""
+def masked_cases(card: Card, regions: Regions, part: str, quality: int | None = None) -> Iterator[Case]:
+    """Doctored faces and twins of a part; encoded once more as JPEG of this quality, where one is given."""
     if card.view is None:
         raise ValueError(f"model {card.name} {card.version}: the card states no view")
     for row in regions:
         if row.part == part:
             pixels, mask = regions.planes(row)
-            view, placed = plain(np.ascontiguousarray(pixels), row.to_unit, mask, card.view)
+            pixels = np.ascontiguousarray(pixels)
+            sent = pixels if quality is None else jpeg(pixels, quality, _SAMPLING)
+            view, placed = plain(sent, row.to_unit, mask, card.view)
             yield _case(row, view, placed)
 
 
@@ -112,21 +105,24 @@ def drawn(regions: Sequence[ViewRegion], size: int) -> Mask:
     return canvas > 0
 
 
-def outcome(case: Case, heads: Heads, threshold: float) -> Outcome:
-    """Compares one view's regions with its truth."""
+def outcome(case: Case, heads: Heads, thresholds: Mapping[str, float]) -> Outcome:
+    """Compares one view's regions with its truth, at the card's `region_score` and `heat_level`."""
     size = case.view.shape[0]
     truth = [] if case.mask is None else pieces(case.mask)
+    threshold, level = thresholds["region_score"], thresholds.get("heat_level", HEAT_LEVEL)
     least = _LEAST_SCORE if case.mask is not None else threshold
-    found = decode_regions(heads.predictions, heads.prototypes, size, score_threshold=least, limit=_CANDIDATES)
-    overlaps = np.array([[_iou(drawn([region], size), piece) for piece in truth] for region in found])
+    found = regions_of(heads, size, score_threshold=least, heat_level=level, limit=_CANDIDATES)
+    masks = [drawn([region], size) for region in found]
+    shape = (len(found), len(truth))
     shown = drawn([region for region in found if region.score >= threshold], size)
     pixels = (0, 0, 0)
     if case.mask is not None:
         pixels = tuple(int(part.sum()) for part in (shown & case.mask, shown & ~case.mask, case.mask & ~shown))  # type: ignore[assignment]
     return Outcome(
-        best=heads.best,
+        best=face_score(heads),
         scores=np.array([region.score for region in found]),
-        overlaps=overlaps.reshape(len(found), len(truth)),
+        overlaps=np.array([[_iou(mask, piece) for piece in truth] for mask in masks]).reshape(shape),
+        boxes=np.array([[_iou(_box(mask), _box(piece)) for piece in truth] for mask in masks]).reshape(shape),
         pixels=pixels,
         alarm=bool(shown.any()),
         doctored=case.doctored,
@@ -137,17 +133,25 @@ def outcome(case: Case, heads: Heads, threshold: float) -> Outcome:
     )
 
 
+def _box(mask: Mask) -> Mask:
+    """The filled bounding box of a mask."""
+    filled = np.zeros_like(mask)
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    filled[y : y + height, x : x + width] = True
+    return filled
+
+
 def _iou(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 
-def outcomes(folder: Path, cases: Iterable[Case], threshold: float) -> list[Outcome]:
+def outcomes(folder: Path, cases: Iterable[Case], thresholds: Mapping[str, float]) -> list[Outcome]:
     """Outcomes of all cases, a batch at a time."""
     found: list[Outcome] = []
     batch: list[Case] = []
 
     def flush() -> None:
-        found.extend(outcome(c, h, threshold) for c, h in zip(batch, heads_of(folder, (c.view for c in batch)), strict=True))
+        found.extend(outcome(c, h, thresholds) for c, h in zip(batch, heads_of(folder, (c.view for c in batch)), strict=True))
         batch.clear()
 
     for case in cases:
@@ -161,9 +165,12 @@ def outcomes(folder: Path, cases: Iterable[Case], threshold: float) -> list[Outc
 
 def evaluate(folder: Path, card: Card, data: Path, part: str = "val") -> dict[str, Any]:
     """The figures of `localizer_figures.table` on a part of prepared data, at the card's `region_score`."""
-    threshold = card.thresholds["region_score"]
-    masked = outcomes(folder, masked_cases(card, Regions(data), part), threshold)
-    whole = outcomes(folder, whole_cases(card, Chips(data), part), threshold)
+    masked = outcomes(folder, masked_cases(card, Regions(data), part), card.thresholds)
+    whole = outcomes(folder, whole_cases(card, Chips(data), part), card.thresholds)
     if not any(o.doctored for o in masked):
         raise ValueError(f"{data}: no doctored faces in part {part!r}")
-    return {"operating_point": {"region_score": threshold}, **table(masked, whole)}
+    again = {
+        f"jpeg_{quality}": delivered(outcomes(folder, masked_cases(card, Regions(data), part, quality), card.thresholds))
+        for quality in _QUALITIES
+    }
+    return {"operating_point": {"region_score": card.thresholds["region_score"]}, **table(masked, whole), "delivered": again}

@@ -6,9 +6,11 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,22 +21,24 @@ from torch import nn
 
 from unmask.core.cards import CARD_SCHEMA, Card, logit_of
 from unmask.core.images import ViewContract
+from unmask.core.masks import HEAT_LEVEL, Heads, face_score, regions_of
 from unmask_training.data.chips import Chips
 from unmask_training.detector.export import files_of
-from unmask_training.localizer.evaluate import evaluate, heads_of, masked_cases, whole_cases
-from unmask_training.localizer.network import Localizer
+from unmask_training.localizer.base import Localizer
+from unmask_training.localizer.evaluate import Case, evaluate, heads_of, masked_cases, whole_cases
+from unmask_training.localizer.networks import NETWORKS
 from unmask_training.localizer.rows import Regions
 from unmask_training.localizer.samples import Delivery, Sampler, contract_of
 from unmask_training.measuring.calibration import card_calibration, fit_calibration
 
 _PARITY: Final = 1e-3
-_NAMES: Final = ("predictions", "prototypes")
 # At these false-positive rates on undoctored real faces of the calibration part regions are drawn, and `unsure` begins:
 # below the 3 % that are allowed, because a few hundred faces place so high a quantile only roughly.
 _REGION_RATE: Final = 0.01
 _UNSURE_RATE: Final = 0.02
 _POINTS: Final = (0.005, 0.01, 0.02, 0.03, 0.05)
 _MADE: Final = 500
+_LEVELS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _LICENCE: Final = (
     "AGPL-3.0 (network and loss of ultralytics); research and evaluation only, where the training data are (FFHQ "
     "CC-BY-NC-SA-4.0, DFDC terms, and others: see training.data)"
@@ -42,26 +46,24 @@ _LICENCE: Final = (
 
 
 class Served(nn.Module):
-    """uint8 NHWC RGB in; predictions (N, 37, P) and prototypes (N, 32, S/4, S/4) out; normalisation inside."""
+    """uint8 NHWC RGB in, the network's `heads` out; normalisation inside."""
 
     def __init__(self, model: Localizer) -> None:
         super().__init__()
         self.model = model.eval()
-        head = model.head
-        head.export, head.format, head.dynamic = True, "onnx", False
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Heads of a batch (N, S, S, 3)."""
-        predictions, prototypes = self.model(image.permute(0, 3, 1, 2).float() / 255.0)
-        return predictions, prototypes
+        heads: tuple[torch.Tensor, ...] = self.model.served(image.permute(0, 3, 1, 2).float() / 255.0)
+        return heads
 
 
 def load_network(checkpoint: Path) -> tuple[Localizer, ViewContract, dict[str, Any]]:
     """The averaged network of a checkpoint, its view and its recipe."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    model = Localizer()
-    model.load_state_dict(state["average"])
     recipe = state["recipe"]
+    model = NETWORKS[recipe["recipe"]]()
+    model.load_state_dict(state["average"])
     told = {"steps": int(state["number"]), "minutes": round(float(state["elapsed"]) / 60.0, 1)}
     told_of = {"run": told, "start": state.get("start", {})}
     return model.eval(), contract_of(recipe["size"], recipe["margin"]), recipe | told_of
@@ -72,39 +74,46 @@ def write_graph(model: Localizer, size: int, path: Path) -> float:
     served = Served(model).eval()
     generator = torch.Generator().manual_seed(0)
     sample = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=generator)
-    axes = {name: {0: "batch"} for name in ("image", *_NAMES)}
+    names = model.heads
+    axes = {name: {0: "batch"} for name in ("image", *names)}
     with torch.no_grad():
-        # The head keeps its anchors after the first call; they must not be traced as inputs of this batch.
+        # YOLO's head keeps its anchors after the first call; they must not be traced as inputs of this batch.
         served(sample)
         torch.onnx.export(
-            served, (sample,), str(path), input_names=["image"], output_names=list(_NAMES), dynamic_axes=axes,
+            served, (sample,), str(path), input_names=["image"], output_names=list(names), dynamic_axes=axes,
             opset_version=17, dynamo=False,
         )  # fmt: skip
         wider = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8, generator=generator)
         expected = [value.numpy() for value in served(wider)]
     onnx.checker.check_model(onnx.load(str(path)))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = session.run(list(_NAMES), {"image": wider.numpy()})
-    scale = np.array([size] * 4 + [1.0] * 33)[None, :, None]
-    gap = max(float(np.abs((found[0] - expected[0]) / scale).max()), float(np.abs(found[1] - expected[1]).max()))
+    found = session.run(list(names), {"image": wider.numpy()})
+    gap = max(_gap(name, one, other, size) for name, one, other in zip(names, found, expected, strict=True))
     if gap > _PARITY:
         raise ValueError(f"{path}: the ONNX graph differs from torch by {gap:.2g}, more than {_PARITY}")
     return gap
 
 
-def base_card(folder: Path, view: ViewContract, training: Mapping[str, Any]) -> dict[str, Any]:
-    """The card before calibration."""
-    places, side = sum((view.size // stride) ** 2 for stride in (8, 16, 32)), view.size // 4
-    shapes = {"predictions": [-1, 37, places], "prototypes": [-1, 32, side, side]}
+def _gap(name: str, one: NDArray[np.float32], other: NDArray[np.float32], size: int) -> float:
+    """The largest difference; boxes, the first four rows of `predictions`, in sides of the view."""
+    scale = np.array([size] * 4 + [1.0] * (one.shape[1] - 4))[None, :, None] if name == "predictions" else 1.0
+    return float(np.abs((one - other) / scale).max())
+
+
+def base_card(
+    folder: Path, view: ViewContract, training: Mapping[str, Any], model: Localizer, *, large: bool = False
+) -> dict[str, Any]:
+    """The card before calibration; files too large to be committed are refused unless they are told to be `large`."""
+    files = ("model.onnx", "weights.safetensors")
     framing = {"view": view.view.value, "size": view.size, "margin": view.margin, "border": view.border.value}
     return {
         "schema": CARD_SCHEMA,
         "name": folder.parent.name,
         "version": int(folder.name),
         "task": "regions",
-        "files": files_of(folder),
+        "files": files_of(folder, files, fetched=files if large else ()),
         "input": {"name": "image", "dtype": "uint8", "layout": "NHWC", "colour": "RGB", **framing},
-        "outputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()],
+        "outputs": model.outputs(view.size),
         "max_batch_size": 32,
         "classes": ["manipulated"],
         "calibration": {"temperature": 1.0, "bias": 0.0},
@@ -126,51 +135,89 @@ def data_of(data: Path) -> list[dict[str, Any]]:
     return [{"source": source, "licence": licence, "pictures": n} for (source, licence), n in sorted(counts.items())]
 
 
-def calibration_scores(
-    folder: Path, card: Card, data: Path
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Best confidences, truth, and which were delivered anew (the others are as they are), on the calibration part.
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of faces of the calibration part: raw face scores, those of their strongest regions, the truth, and which were
+    delivered anew (the others are as they are)."""
 
-    Doctored: the prepared ones and splices made for it; undoctored: every real face and twin.
-    """
+    best: NDArray[np.float64]
+    strongest: NDArray[np.float64]
+    truth: NDArray[np.bool_]
+    anew: NDArray[np.bool_]
+
+
+def calibration_cases(card: Card, data: Path) -> tuple[list[Case], int]:
+    """Doctored faces, the prepared ones and splices made for it, and every real face and twin; and how many of them are as
+    they are (they come first)."""
     view = card.view
     if view is None:
-        raise ValueError(f"{folder}: the card states no view")
+        raise ValueError(f"model {card.name} {card.version}: the card states no view")
     cases = [*masked_cases(card, Regions(data), "calibrate"), *whole_cases(card, Chips(data), "calibrate")]
     cases = [case for case in cases if not case.kind.startswith("synthetic:") and case.kind != "photoshop"]
-    views, truth = [case.view for case in cases], [case.doctored for case in cases]
-    plainly, rng = len(views), np.random.default_rng(0)
-    for kind, count in (("made", _MADE), ("real", _MADE)):
+    plainly, rng = len(cases), np.random.default_rng(0)
+    for kind in ("made", "real"):
         sampler = Sampler(data, {kind: 1.0}, "calibrate", Delivery())
-        samples = [sampler.draw(view, rng)[0] for _ in range(count)]
-        kept = [sample for sample in samples if bool(sample.mask.any()) == (kind == "made")]
-        views += [sample.view for sample in kept]
-        truth += [kind == "made"] * len(kept)
-    best = np.array([heads.best for heads in heads_of(folder, views)])
-    return best, np.array(truth), np.arange(len(best)) >= plainly
+        samples = [sampler.draw(view, rng)[0] for _ in range(_MADE)]
+        doctored = kind == "made"
+        cases += [Case(s.view, s.mask, doctored, kind, "") for s in samples if bool(s.mask.any()) == doctored]
+    return cases, plainly
+
+
+def scores_of(cases: Sequence[Case], found: Sequence[Heads], plainly: int, level: float) -> Scores:
+    """Scores at a heat level."""
+    regions = [regions_of(heads, case.view.shape[0], score_threshold=0.0, heat_level=level, limit=1)
+               for case, heads in zip(cases, found, strict=True)]  # fmt: skip
+    return Scores(
+        best=np.array([face_score(heads) for heads in found]),
+        strongest=np.array([rows[0].score if rows else 0.0 for rows in regions]),
+        truth=np.array([case.doctored for case in cases]),
+        anew=np.arange(len(cases)) >= plainly,
+    )
+
+
+def best_level(cases: Sequence[Case], found: Sequence[Heads]) -> float:
+    """The heat level at which masks of doctored faces agree best with the truth (mean IoU); the default without heat."""
+    pairs = [
+        (c.mask, h["heat"]) for c, h in zip(cases, found, strict=True) if c.doctored and c.mask is not None and "heat" in h
+    ]
+    if not pairs:
+        return HEAT_LEVEL
+    return max(_LEVELS, key=lambda level: float(np.mean([_agreement(mask, heat, level) for mask, heat in pairs])))
+
+
+def _agreement(mask: NDArray[np.bool_], heat: NDArray[np.floating], level: float) -> float:
+    full = cv2.resize(np.asarray(heat, dtype=np.float32), mask.shape[::-1], interpolation=cv2.INTER_LINEAR) >= level
+    return float((full & mask).sum() / max(1, (full | mask).sum()))
 
 
 def clipped_logits(best: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of best confidences, clipped as serving clips them."""
+    """Logits of raw scores, clipped as serving clips them."""
     return np.array([logit_of(value) for value in np.clip(best, 1e-4, 1.0 - 1e-4)])
 
 
-def thresholds(best: NDArray[np.float64], truth: NDArray[np.bool_], anew: NDArray[np.bool_], card: Card) -> dict[str, float]:
-    """Raw `region_score`, and calibrated probabilities at false-positive rates that hold as they are and delivered anew."""
-    undoctored = [np.sort(part) for part in (best[~truth & ~anew], best[~truth & anew]) if part.size]
+def thresholds(scores: Scores, card: Card) -> dict[str, float]:
+    """Raw `region_score`, and calibrated probabilities at false-positive rates that hold as they are and delivered anew.
 
-    def raw_at(rate: float) -> float:
+    A region is drawn only on faces that are at least `unsure`: nothing is marked on a face that is called real.
+    """
+
+    def raw_at(values: NDArray[np.float64], rate: float) -> float:
+        parts = (values[~scores.truth & ~scores.anew], values[~scores.truth & scores.anew])
+        undoctored = [np.sort(part) for part in parts if part.size]
         return max(float(part[len(part) - 1 - int(rate * len(part))]) for part in undoctored) + 1e-4
 
     def probability(raw: float) -> float:
         return round(card.calibration.probability(logit_of(float(np.clip(raw, 1e-4, 1.0 - 1e-4)))), 4)
 
-    points = {f"fpr_{rate:g}": probability(raw_at(rate)) for rate in _POINTS}
-    recommended = {"real_below": probability(raw_at(_UNSURE_RATE)), "manipulated_above": probability(raw_at(_REGION_RATE))}
-    return points | recommended | {"region_score": round(raw_at(_REGION_RATE), 4)}
+    points = {f"fpr_{rate:g}": probability(raw_at(scores.best, rate)) for rate in _POINTS}
+    doubted = raw_at(scores.best, _UNSURE_RATE)
+    recommended = {"real_below": probability(doubted), "manipulated_above": probability(raw_at(scores.best, _REGION_RATE))}
+    return points | recommended | {"region_score": round(max(raw_at(scores.strongest, _REGION_RATE), doubted), 4)}
 
 
-def export(checkpoint: Path, folder: Path, data: Path, recipe_path: str, notes: Sequence[str] = ()) -> dict[str, Any]:
+def export(
+    checkpoint: Path, folder: Path, data: Path, recipe_path: str, notes: Sequence[str] = (), *, large: bool = False
+) -> dict[str, Any]:
     """Fills a version folder and returns its card, figures on `val` included."""
     model, view, recipe = load_network(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,10 +231,15 @@ def export(checkpoint: Path, folder: Path, data: Path, recipe_path: str, notes: 
         **{key: recipe[key] for key in ("start", "run")},
         "data": data_of(data),
     }
-    card = base_card(folder, view, training)
-    best, truth, anew = calibration_scores(folder, _parsed(card), data)
-    card["calibration"] = card_calibration(fit_calibration(clipped_logits(best), truth))
-    card["thresholds"] = thresholds(best, truth, anew, _parsed(card))
+    card = base_card(folder, view, training, model, large=large)
+    cases, plainly = calibration_cases(_parsed(card), data)
+    found = list(heads_of(folder, (case.view for case in cases)))
+    level = best_level(cases, found)
+    scores = scores_of(cases, found, plainly, level)
+    card["calibration"] = card_calibration(fit_calibration(clipped_logits(scores.best), scores.truth))
+    card["thresholds"] = thresholds(scores, _parsed(card))
+    if "heat" in model.heads:
+        card["thresholds"]["heat_level"] = level
     card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, _parsed(card), data)}
     card["notes"] = [f"ONNX and torch agree to {gap:.1g} on random pictures", *NOTES, *notes]
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -208,7 +260,7 @@ def _parsed(card: Mapping[str, Any]) -> Card:
 def run(args: argparse.Namespace) -> int:
     """Exports and prints thresholds and the pooled figures."""
     folder = args.repository / "localizer" / str(args.version)
-    card = export(args.checkpoint, folder, args.data, f"training/configs/{args.config.name}", args.note)
+    card = export(args.checkpoint, folder, args.data, f"training/configs/{args.config.name}", args.note, large=args.large)
     print(f"{folder}: thresholds {card['thresholds']}, calibration {card['calibration']}")
     print(json.dumps(card["metrics"]["pooled"], indent=2))
     return 0
@@ -223,4 +275,5 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--config", type=Path, required=True, help="the configuration that it was fitted with")
     command.add_argument("--version", type=int, default=1, help="version number (default: 1)")
     command.add_argument("--note", action="append", default=[], help="a remark for the card; may be repeated")
+    command.add_argument("--large", action="store_true", help="allow files over 30 MB, which are not for a git repository")
     command.set_defaults(run=run)

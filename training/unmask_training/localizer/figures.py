@@ -19,14 +19,15 @@ _DRAWS: Final = 300
 class Outcome:
     """What the localizer said of one face.
 
-    `best` is its highest confidence; `scores` (K,) and `overlaps` (K, G) are candidates, best first, and their mask IoU
-    with the G true pieces; `pixels` are true positive, false positive and false negative pixels at the operating point,
-    `alarm` whether any region was drawn there.
+    `best` is its raw score; `scores` (K,) and `overlaps` (K, G) are candidates, best first, and their mask IoU with the G true
+    pieces, `boxes` (K, G) the IoU of their boxes; `pixels` are true positive, false positive and false negative pixels at the
+    operating point, `alarm` whether any region was drawn there.
     """
 
     best: float
     scores: Floats
     overlaps: Floats
+    boxes: Floats
     pixels: tuple[int, int, int]
     alarm: bool
     doctored: bool
@@ -36,11 +37,11 @@ class Outcome:
     quartile: str = ""
 
 
-def matches(outcome: Outcome, least: float) -> NDArray[np.bool_]:
-    """Which candidates hit a true piece that no better candidate has hit, at mask IoU >= `least`."""
-    free = np.ones(outcome.overlaps.shape[1], dtype=np.bool_)
-    hit = np.zeros(len(outcome.scores), dtype=np.bool_)
-    for i, row in enumerate(outcome.overlaps):
+def matches(overlaps: Floats, least: float) -> NDArray[np.bool_]:
+    """Which of K candidates hit a true piece that no better candidate has hit, by their IoU (K, G) >= `least`."""
+    free = np.ones(overlaps.shape[1], dtype=np.bool_)
+    hit = np.zeros(len(overlaps), dtype=np.bool_)
+    for i, row in enumerate(overlaps):
         open_row = np.where(free, row, -1.0)
         if open_row.size and open_row.max() >= least:
             free[int(np.argmax(open_row))] = False
@@ -48,17 +49,31 @@ def matches(outcome: Outcome, least: float) -> NDArray[np.bool_]:
     return hit
 
 
-def average_precision(outcomes: Sequence[Outcome], least: float = 0.5) -> float:
-    """Area under precision over recall with the precision envelope, 101 points.  Source: COCO detection evaluation."""
+def average_precision(outcomes: Sequence[Outcome], least: float = 0.5, *, boxes: bool = False) -> float:
+    """Area under precision over recall with the precision envelope, 101 points, by masks or by boxes.
+
+    Source: COCO detection evaluation.
+    """
     total = sum(outcome.overlaps.shape[1] for outcome in outcomes)
     if total == 0:
         return float("nan")
     scores = np.concatenate([outcome.scores for outcome in outcomes])
-    hits = np.concatenate([matches(outcome, least) for outcome in outcomes])[np.argsort(-scores, kind="stable")]
+    overlaps = [outcome.boxes if boxes else outcome.overlaps for outcome in outcomes]
+    hits = np.concatenate([matches(one, least) for one in overlaps])[np.argsort(-scores, kind="stable")]
     recall, precision = np.cumsum(hits) / total, np.cumsum(hits) / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     places = np.searchsorted(recall, np.linspace(0.0, 1.0, 101), side="left")
     return float(np.where(places < len(envelope), np.append(envelope, 0.0)[np.minimum(places, len(envelope))], 0.0).mean())
+
+
+def mean_average_precision(outcomes: Sequence[Outcome]) -> float:
+    """mAP50-95: `average_precision` of masks, its mean over IoU .5 to .95 in steps of .05."""
+    return float(np.mean([average_precision(outcomes, least) for least in np.arange(0.5, 0.96, 0.05)]))
+
+
+def box_average_precision(outcomes: Sequence[Outcome]) -> float:
+    """`average_precision` of boxes at IoU .5."""
+    return average_precision(outcomes, boxes=True)
 
 
 def _pixels(outcomes: Sequence[Outcome]) -> Floats:
@@ -82,6 +97,12 @@ def pixel_f1(outcomes: Sequence[Outcome]) -> float:
     """Harmonic mean of both."""
     true, false, missed = _pixels(outcomes)
     return float(2.0 * true / (2.0 * true + false + missed)) if true + false + missed else float("nan")
+
+
+def pixel_iou(outcomes: Sequence[Outcome]) -> float:
+    """Intersection over union of all pixels drawn and changed."""
+    true, false, missed = _pixels(outcomes)
+    return float(true / (true + false + missed)) if true + false + missed else float("nan")
 
 
 def alarms(outcomes: Sequence[Outcome]) -> float:
@@ -125,8 +146,19 @@ _LOCAL: Final[dict[str, Measure]] = {
     "pixel_precision": pixel_precision,
     "pixel_recall": pixel_recall,
     "pixel_f1": pixel_f1,
+    "pixel_iou": pixel_iou,
     "found": alarms,
 }
+
+# Figures that need many more draws than they tell: for all pictures together only.
+_WHOLE: Final[dict[str, Measure]] = {"map50_95": mean_average_precision, "box_map50": box_average_precision}
+
+
+def delivered(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The figures of doctored faces and twins that were encoded once more: what is left of finding, and false alarms."""
+    known = [o for o in outcomes if o.doctored and o.kind != "faceswap"]
+    told = {name: figure(known, _LOCAL[name]) for name in ("map50", "pixel_f1", "found")}
+    return told | {"false_alarms": figure([o for o in outcomes if not o.doctored], alarms)}
 
 
 def table(masked: Sequence[Outcome], whole: Sequence[Outcome]) -> dict[str, Any]:
@@ -139,7 +171,10 @@ def table(masked: Sequence[Outcome], whole: Sequence[Outcome]) -> dict[str, Any]
     plain = [o for o in [*masked, *whole] if not o.doctored and not o.kind.startswith("synthetic:")]
     known = [o for o in doctored if o.kind != "faceswap"]
     twins = [o for o in masked if not o.doctored]
-    figures: dict[str, Any] = {"pooled": {name: figure(known, measure) for name, measure in _LOCAL.items()}}
+    figures: dict[str, Any] = {"pooled": {name: figure(known, measure) for name, measure in (_LOCAL | _WHOLE).items()}}
+    parts = [o for o in known if o.region not in {"ellipse", "whole"} and not o.region.startswith("half")]
+    if parts:
+        figures["facial_parts"] = {name: figure(parts, measure) for name, measure in _LOCAL.items()}
     figures["pooled"]["map50_with_twins"] = figure([*known, *twins], average_precision)
     figures["pooled"]["auc_against_twins"] = figure([*known, *twins], image_auc)
     figures["pooled"]["auc_against_all_undoctored"] = figure([*known, *plain], image_auc)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -21,11 +22,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from unmask_training.localizer.network import DenseHead, Localizer
+from unmask_training.localizer.networks import NETWORKS
 from unmask_training.localizer.samples import Delivery, Sample, Sampler, contract_of, pieces
 
 CHECKPOINT: Final = "localizer.pt"
-_MASK_STRIDE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Recipe:
     threads: int = 1
     seed: int = 1
     shares: Mapping[str, float] = field(default_factory=dict)
+    engines: Mapping[str, float] = field(default_factory=dict)
     delivery: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -71,10 +72,10 @@ class Recipe:
         return recipe
 
 
-def targets(samples: list[Sample]) -> dict[str, torch.Tensor]:
-    """A batch as ultralytics' segmentation loss reads it: instances as boxes and as an index map at a quarter of the side."""
+def targets(samples: list[Sample], stride: int) -> dict[str, torch.Tensor]:
+    """A batch as ultralytics' segmentation loss reads it: instances as boxes and as an index map of 1/stride of the side."""
     size = samples[0].view.shape[0]
-    maps = np.zeros((len(samples), size // _MASK_STRIDE, size // _MASK_STRIDE), dtype=np.float32)
+    maps = np.zeros((len(samples), size // stride, size // stride), dtype=np.float32)
     owners, boxes = [], []
     for i, sample in enumerate(samples):
         for number, piece in enumerate(pieces(sample.mask), start=1):
@@ -83,7 +84,7 @@ def targets(samples: list[Sample]) -> dict[str, torch.Tensor]:
             boxes.append([(x0 + x1) / 2 / size, (y0 + y1) / 2 / size, (x1 - x0) / size, (y1 - y0) / size])
             owners.append(float(i))
             side = maps.shape[1]
-            covered = piece.reshape(side, _MASK_STRIDE, side, _MASK_STRIDE).mean(axis=(1, 3))
+            covered = piece.reshape(side, stride, side, stride).mean(axis=(1, 3))
             maps[i][covered >= 0.5] = number
     views = np.stack([sample.view for sample in samples])
     return {
@@ -95,29 +96,6 @@ def targets(samples: list[Sample]) -> dict[str, torch.Tensor]:
     }
 
 
-def loss_of(
-    model: Localizer, batch: dict[str, torch.Tensor], dense: DenseHead, weight: float
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Forward in bfloat16, loss in float32; the parts for the log."""
-    images = batch["img"].to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        predictions = model(images)
-    predictions = _float(predictions)
-    total, parts = model.yolo.loss(batch, predictions)
-    mask_loss = dense(predictions["proto"], (batch["masks"] > 0).float())
-    return total.sum() / images.shape[0] + weight * mask_loss, parts | {"dense_loss": mask_loss.detach()}
-
-
-def _float(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.float()
-    if isinstance(value, dict):
-        return {key: _float(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_float(item) for item in value)
-    return value
-
-
 class Training:
     """One run: network, its moving average, optimiser, clock; what a checkpoint holds."""
 
@@ -125,19 +103,21 @@ class Training:
         torch.manual_seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
         self.recipe, self.sampler = recipe, sampler
-        self.model = Localizer().to(memory_format=torch.channels_last).train()
+        self.model = NETWORKS[recipe.recipe]().to(memory_format=torch.channels_last).train()
         self.start: dict[str, str] = {} if weights is None else self.model.start_from(weights)
         self.average = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
-        self.dense = DenseHead()
-        parameters = [*self.model.parameters(), *self.dense.parameters()]
+        self.aid = self.model.aid()
+        parameters = [*self.model.parameters(), *self.aid.parameters()]
         decay, other = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": other, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.number, self.elapsed = 0, 0.0
+        self._maker = ThreadPoolExecutor(1, "samples")
+        self._next: Future[dict[str, torch.Tensor]] | None = None
 
-    def progress(self) -> float:
-        """How far the run is, 0 to 1: by steps or by minutes, whichever ends first."""
-        return min(1.0, max(self.number / self.recipe.steps, self.elapsed / (60.0 * self.recipe.minutes)))
+    def progress(self, ahead: int = 0) -> float:
+        """How far the run is, 0 to 1, some steps ahead: by steps or by minutes, whichever ends first."""
+        return min(1.0, max((self.number + ahead) / self.recipe.steps, self.elapsed / (60.0 * self.recipe.minutes)))
 
     def step(self) -> dict[str, float]:
         """One batch; the parts of its loss.  Every step has a generator of its own, so a resumed run draws the same."""
@@ -145,15 +125,10 @@ class Training:
         rate = self.recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))
         for group in self.optimiser.param_groups:
             group["lr"] = rate * min(1.0, (self.number + 1) / self.recipe.warmup)
-        rng = np.random.default_rng([self.recipe.seed, self.number])
-        size = self.recipe.early_size if done < self.recipe.early_share else self.recipe.size
-        contract = contract_of(size, self.recipe.margin)
-        self.sampler.ease = max(0.0, 1.0 - done / self.recipe.ease_until)
-        samples: list[Sample] = []
-        while len(samples) < self.recipe.batch:
-            samples += self.sampler.draw(contract, rng)
-        batch = targets(samples[: self.recipe.batch])
-        total, parts = loss_of(self.model, batch, self.dense, self.recipe.dense_weight)
+        batch = self._drawn(self.number, done) if self._next is None else self._next.result()
+        # The next batch is made while this one is learned.
+        self._next = self._maker.submit(self._drawn, self.number + 1, self.progress(1))
+        total, parts = self.model.loss(batch, self.aid, self.recipe.dense_weight)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
@@ -162,6 +137,16 @@ class Training:
         self._follow()
         self.elapsed += time.monotonic() - began
         return {key: float(value) for key, value in parts.items()} | {"total": float(total.detach())}
+
+    def _drawn(self, number: int, done: float) -> dict[str, torch.Tensor]:
+        """Batch `number` of a run that is `done`, 0 to 1."""
+        rng = np.random.default_rng([self.recipe.seed, number])
+        size = self.recipe.early_size if done < self.recipe.early_share else self.recipe.size
+        contract, ease = contract_of(size, self.recipe.margin), max(0.0, 1.0 - done / self.recipe.ease_until)
+        samples: list[Sample] = []
+        while len(samples) < self.recipe.batch:
+            samples += self.sampler.draw(contract, rng, ease)
+        return targets(samples[: self.recipe.batch], self.model.mask_stride)
 
     def _follow(self) -> None:
         decay = self.recipe.ema * (1.0 - math.exp(-self.number / 200.0))
@@ -175,7 +160,7 @@ class Training:
         """Writes the checkpoint whole or not at all."""
         state = {
             "average": self.average, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "dense": self.dense.state_dict(), "start": self.start, "number": self.number, "elapsed": self.elapsed,
+            "aid": self.aid.state_dict(), "start": self.start, "number": self.number, "elapsed": self.elapsed,
             "recipe": {f.name: getattr(self.recipe, f.name) for f in fields(Recipe)},
         }  # fmt: skip
         torch.save(state, path.with_suffix(".tmp"))
@@ -186,7 +171,7 @@ class Training:
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.start = dict(state["start"])
-        self.dense.load_state_dict(state["dense"])
+        self.aid.load_state_dict(state["aid"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.number, self.elapsed = state["average"], state["number"], state["elapsed"]
 
@@ -194,7 +179,7 @@ class Training:
 def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, resume: bool) -> Path:
     """Trains; returns the checkpoint.  `weights`: see `Localizer.start_from`."""
     recipe = Recipe.of(told)
-    sampler = Sampler(data, recipe.shares, "fit", Delivery.of(recipe.delivery))
+    sampler = Sampler(data, recipe.shares, "fit", Delivery.of(recipe.delivery), recipe.engines)
     out.mkdir(parents=True, exist_ok=True)
     training, path = Training(recipe, sampler, weights), out / CHECKPOINT
     if resume and path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,8 +11,8 @@ import cv2
 import numpy as np
 
 from unmask.core.images import Pixels
-from unmask.core.masks import decode_regions
-from unmask_training.localizer.evaluate import Case, Heads, heads_of, masked_cases
+from unmask.core.masks import HEAT_LEVEL, Heads, face_score, regions_of
+from unmask_training.localizer.evaluate import Case, heads_of, masked_cases
 from unmask_training.localizer.rows import Regions
 from unmask_training.measuring.evaluating import read_card
 
@@ -20,16 +21,17 @@ _RED: Final = (255, 40, 40)
 _COLUMNS: Final = 8
 
 
-def tile(case: Case, heads: Heads, threshold: float) -> Pixels:
+def tile(case: Case, heads: Heads, thresholds: Mapping[str, float]) -> Pixels:
     """The view above, the same view with outlines below, its engine and best score written on it."""
     size = case.view.shape[0]
     marked = np.ascontiguousarray(case.view.copy())
     if case.mask is not None:
         outlines, _ = cv2.findContours(case.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(marked, outlines, -1, _GREEN, 1)
-    for region in decode_regions(heads.predictions, heads.prototypes, size, score_threshold=threshold):
+    level = thresholds.get("heat_level", HEAT_LEVEL)
+    for region in regions_of(heads, size, score_threshold=thresholds["region_score"], heat_level=level):
         cv2.polylines(marked, [np.round(region.polygon).astype(np.int32)], True, _RED, 1)
-    text = f"{case.kind[:22]} {case.region[:8]} {heads.best:.2f}"
+    text = f"{case.kind[:22]} {case.region[:8]} {face_score(heads):.2f}"
     cv2.putText(marked, text, (2, size - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (255, 255, 0), 1, cv2.LINE_AA)
     return np.concatenate([case.view, marked]).astype(np.uint8, copy=False)
 
@@ -43,7 +45,7 @@ def sheet(folder: Path, data: Path, part: str, count: int, seed: int) -> Pixels:
     order = np.random.default_rng(seed).permutation(len(cases))[: max(count // _COLUMNS, 1) * _COLUMNS]
     chosen = [cases[i] for i in order]
     found = heads_of(folder, (case.view for case in chosen))
-    tiles = [tile(case, heads, card.thresholds["region_score"]) for case, heads in zip(chosen, found, strict=True)]
+    tiles = [tile(case, heads, card.thresholds) for case, heads in zip(chosen, found, strict=True)]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _COLUMNS)
     rows = [np.concatenate(tiles[i : i + _COLUMNS], axis=1) for i in range(0, len(tiles), _COLUMNS)]
     return np.concatenate(rows)

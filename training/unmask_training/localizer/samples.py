@@ -16,14 +16,18 @@ from unmask.core.images import Border, Chip, Pixels, View, ViewContract, shrink_
 from unmask_training.data.chips import Chips, Row
 from unmask_training.data.manipulate_engines import DONATED, ENGINES, Face, doctor, jpeg
 from unmask_training.data.manipulate_shapes import REGIONS, outlines, rasterise
+from unmask_training.data.round_trips import RoundTrips
 from unmask_training.localizer.rows import Mask, RegionRow, Regions
 
+AUTOENCODERS: Final = "autoencoders.safetensors"
 KINDS: Final = ("prepared", "faceswap", "made", "real", "synthetic")
 _REGION_SHARES: Final = dict(zip(REGIONS, (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24), strict=True))
 # What training begins with: the plainest engines, delivered nearly as they are.
-_EASY_SHARES: Final = (0.1, 0.65, 0.1, 0.15, 0.0)
+_EASY_ENGINES: Final = {"splice_poisson": 0.1, "splice_feather": 0.65, "self_mirror": 0.1, "local_resample": 0.15}
 _PLAIN_CHANGE: Final = 16.0
-_ENGINE_SHARES: Final = (0.32, 0.32, 0.09, 0.19, 0.08)
+_ENGINES: Final = {
+    "splice_poisson": 0.32, "splice_feather": 0.32, "self_mirror": 0.09, "local_resample": 0.19, "opencv_inpaint": 0.08,
+}  # fmt: skip
 _SUBSAMPLINGS: Final = (0x111111, 0x221111, 0x221111, 0x211111)
 # Pieces below this many pixels of the view are crumbs of the warp, not regions.
 _LEAST_PIECE: Final = 12
@@ -112,12 +116,18 @@ def _jitter(size: int, how: Delivery, rng: np.random.Generator) -> Floats:
 class Sampler:
     """Draws samples by the shares of `KINDS`; within real ones sources weigh by the square root of their number."""
 
-    def __init__(self, folder: Path, shares: Mapping[str, float], part: str, delivery: Delivery) -> None:
-        # The probability of a plainly visible splice: the trainer lowers it, so that faint traces come after seen seams.
-        self.ease = 0.0
-        unknown = sorted(set(shares) - set(KINDS))
-        if unknown:
-            raise ValueError(f"shares: unknown {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    def __init__(
+        self,
+        folder: Path,
+        shares: Mapping[str, float],
+        part: str,
+        delivery: Delivery,
+        engines: Mapping[str, float] | None = None,
+    ) -> None:
+        self._engines = _weights(engines or _ENGINES, ENGINES, "engines")
+        self._easy = _weights(_EASY_ENGINES, ENGINES, "engines")
+        self._copier = RoundTrips.load(folder / AUTOENCODERS) if "autoencoder" in self._engines[0] else None
+        self._kinds, self._weights = _weights(shares, KINDS, "shares")
         self.chips, self.regions, self.delivery = Chips(folder), Regions(folder), delivery
         doctored = [row for row in self.regions if row.part == part and row.label == "manipulated"]
         self._swaps = [row for row in doctored if row.engine == "faceswap"]
@@ -131,15 +141,14 @@ class Sampler:
         if empty or not reals:
             raise ValueError(f"{folder}: nothing in part {part!r} for {', '.join(empty) or 'real'}")
         self._reals = _by_source(reals)
-        self._kinds, weights = list(shares), np.array(list(shares.values()), dtype=np.float64)
-        self._weights = weights / weights.sum()
 
-    def draw(self, contract: ViewContract, rng: np.random.Generator) -> list[Sample]:
+    def draw(self, contract: ViewContract, rng: np.random.Generator, ease: float = 0.0) -> list[Sample]:
         """One sample, or of a face doctored now two: itself, and its undoctored self delivered in exactly the same way.
 
+        `ease` is the probability of a plainly visible splice: the trainer lowers it, so that faint traces come after seams.
         The pair differs in the forgery alone, which a network finds sooner than among all that sets two people apart.
         """
-        easy = rng.uniform() < self.ease
+        easy = rng.uniform() < ease
         kind = "made" if easy else str(rng.choice(self._kinds, p=self._weights))
         pixels, to_unit, mask, before = self._planes(kind, rng, easy)
         seed = int(rng.integers(1 << 31))
@@ -169,7 +178,8 @@ class Sampler:
     def _made(self, face: Face, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Mask] | None:
         """A splice made now; its donor another real face or, in two of five, a generated one.  Easy ones are plain to see."""
         for _ in range(4):
-            engine = str(rng.choice(ENGINES, p=_EASY_SHARES if easy else _ENGINE_SHARES))
+            names, weights = self._easy if easy else self._engines
+            engine = str(rng.choice(names, p=weights))
             region = str(rng.choice(REGIONS, p=list(_REGION_SHARES.values())))
             small = engine == "opencv_inpaint"
             quartile = int(rng.integers(1, 3 if small else 5))
@@ -180,7 +190,8 @@ class Sampler:
             if engine in DONATED:
                 donor = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))]) if generated else self._real(rng)
             mask = rasterise(outlines(region, rng, quartile), face.to_unit, face.pixels.shape[:2])
-            if (made := doctor(face, donor, mask, engine, rng, 0.1 if easy else 0.85)) is None:
+            made = doctor(face, donor, mask, engine, rng, matched=0.1 if easy else 0.85, copier=self._copier)
+            if made is None:
                 continue
             if not easy or _change(face.pixels, *made) >= _PLAIN_CHANGE:
                 return made
@@ -194,6 +205,15 @@ class Sampler:
     def _face(self, row: Row | RegionRow) -> Face:
         pixels = self.regions.planes(row)[0] if isinstance(row, RegionRow) else self.chips.chip(row).pixels
         return Face(np.ascontiguousarray(pixels), row.to_unit)
+
+
+def _weights(shares: Mapping[str, float], known: Sequence[str], what: str) -> tuple[list[str], Floats]:
+    """Names and probabilities; raises `ValueError` naming an unknown one."""
+    unknown = sorted(set(shares) - set(known))
+    if unknown:
+        raise ValueError(f"{what}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    weights = np.array(list(shares.values()), dtype=np.float64)
+    return list(shares), weights / weights.sum()
 
 
 def _change(before: Pixels, after: Pixels, mask: Mask) -> float:
