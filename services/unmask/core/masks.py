@@ -25,6 +25,8 @@ HEAT_LEVEL: Final = 0.5
 # A polygon may differ from its mask's outline by at most this many view pixels.
 OUTLINE_ERROR: Final = 1.0
 _LEAST_AREA: Final = 6.0
+# Outlines are drawn on a grid so much finer, so that they lie on pixel edges instead of centres: small regions keep their area.
+_FINER: Final = 2
 # Parts of the face in the unit square of the landmark template: name, centre x and y, half width, half height.
 # Right and left are the subject's; the eyes' and mouth's places come from the template, the others by proportion.
 _EYE_Y: Final = float(TEMPLATE[:2, 1].mean())
@@ -81,14 +83,15 @@ def decode_heat(
     A region's score is the face's times the mean heat in the region: many faint pixels are no region, and a face that looks
     untouched as a whole has none.
     """
-    full = cv2.resize(np.asarray(heat, dtype=np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    side = size * _FINER
+    full = cv2.resize(np.asarray(heat, dtype=np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
     count, labels = cv2.connectedComponents((full >= level).astype(np.uint8), connectivity=8)
     regions: list[ViewRegion] = []
     for index in range(1, count):
         inside = labels == index
         score = face * float(full[inside].mean())
         if score >= score_threshold:
-            found = polygons_of(np.where(inside, 255, 0).astype(np.uint8))
+            found = _outlines(np.where(inside, 255, 0).astype(np.uint8))
             regions += [ViewRegion(polygon, score, area) for polygon, area in found[:1]]
     return sorted(regions, key=lambda region: -region.score)
 
@@ -136,17 +139,20 @@ def polygons_of(mask: Mask) -> list[tuple[Floats, float]]:
 
     An outline runs along pixel edges' centres half a pixel outside, so that the polygon covers what the mask covers.
     """
+    return _outlines(cv2.resize(mask, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False))
+
+
+def _outlines(fine: Mask) -> list[tuple[Floats, float]]:
+    """`polygons_of` a mask that is `_FINER` times as fine as the view."""
     found: list[tuple[Floats, float]] = []
-    # Twice as fine, so that an outline lies on pixel edges instead of on pixel centres: small regions keep their area.
-    fine = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
-        area = cv2.contourArea(contour) / 4.0
+        area = cv2.contourArea(contour) / _FINER**2
         if area < _LEAST_AREA:
             continue
         simple = cv2.approxPolyDP(contour, OUTLINE_ERROR, True)[:, 0, :].astype(np.float64)
         if len(simple) >= 3:
-            found.append((simple / 2.0 - 0.25, float(area)))
+            found.append((simple / _FINER - 0.25, float(area)))
     return sorted(found, key=lambda item: -item[1])
 
 
