@@ -22,7 +22,7 @@ Mask = NDArray[np.uint8]
 Heads = Mapping[str, NDArray[np.floating]]
 # The heat from which a pixel belongs to a region, unless the card's thresholds say another.
 HEAT_LEVEL: Final = 0.5
-# A polygon may differ from its mask's outline by at most this many view pixels.
+# A polygon may differ from its mask's outline by at most this many pixels of the finer grid, half as many of the view.
 OUTLINE_ERROR: Final = 1.0
 _LEAST_AREA: Final = 6.0
 # Outlines are drawn on a grid so much finer, so that they lie on pixel edges instead of centres: small regions keep their area.
