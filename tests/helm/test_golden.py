@@ -56,7 +56,9 @@ def test_the_operators_know_every_field(production: Rendering) -> None:
         for document in production.kind(kind):
             back = model.model_validate(document).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
             assert back == document, kind
-    assert {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor"} <= {d["kind"] for d in production.documents}
+    assert {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor"} <= {
+        d["kind"] for d in production.documents
+    }
 
 
 @pytest.mark.parametrize("spoil", [{"minReplicaCount": "three"}, {"triggers": [{"metadata": {}}]}])
