@@ -15,7 +15,7 @@ _HEAD = "# Written by `make chart-golden`; dashboards and rules are left out, te
 def text_of(rendering: Rendering) -> str:
     """The documents in an order of their own, without what depends on helm's version."""
     kept = sorted((document for document in rendering.documents if not is_copied(document)), key=_order)
-    return _HEAD + yaml.safe_dump_all(kept, sort_keys=True, width=120, explicit_start=True, default_flow_style=None)
+    return _HEAD + yaml.dump_all(kept, Dumper=yaml.CSafeDumper, width=120, explicit_start=True, default_flow_style=None)
 
 
 def is_copied(document: Document) -> bool:

@@ -63,7 +63,7 @@ def template(*arguments: str, major: int = 4, chart: Path = CHART) -> str:
 def render(*arguments: str, major: int = 4, chart: Path = CHART) -> Rendering:
     """The chart under these arguments of `helm template`."""
     text = template(*arguments, major=major, chart=chart)
-    return Rendering(tuple(document for document in yaml.safe_load_all(text) if document))
+    return Rendering(tuple(document for document in yaml.load_all(text, yaml.CSafeLoader) if document))
 
 
 @cache

@@ -39,7 +39,7 @@ def processes() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def workloads(path: Any) -> list[dict[str, Any]]:
     """Deployments and jobs of a golden rendering."""
-    documents = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    documents = yaml.load_all(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
     return [document for document in documents if document["kind"] in {"Deployment", "Job"}]
 
 
