@@ -103,7 +103,7 @@ def pod_labels(workload: Document) -> dict[str, str]:
 def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
     """Whether a label selector (matchLabels only: the chart uses no other) takes these labels."""
     assert selector is not None and set(selector) <= {"matchLabels"}, selector
-    return selector.get("matchLabels", {}).items() <= labels.items()
+    return bool(selector.get("matchLabels", {}).items() <= labels.items())
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
