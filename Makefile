@@ -54,15 +54,22 @@ up: setup ## the whole platform on this machine, for development, until Ctrl-C (
 	@$(BIN)/unmask up --state $(OUT)/up $(ARGS)
 
 .PHONY: test
-test: test-fast test-training ## every test (sets up both environments)
+test: test-fast test-training test-deploy ## every test (sets up all environments)
 
 .PHONY: test-fast
 test-fast: setup ## the tests of the serving half
-	@$(BIN)/python -m pytest tests --ignore=tests/training $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/training --ignore=tests/helm $(ARGS)
 
 .PHONY: test-training
 test-training: .venv-training/.ready fetch ## the tests of the training half
 	@$(TRAIN)/python -m pytest tests/training $(ARGS)
+
+# These run with what .venv-deploy holds: not with tests/conftest.py, which needs the servers', nor with a plugin that it lacks half of.
+DEPLOY_PYTEST = .venv-deploy/bin/python -m pytest -p no:cloudcoil --confcutdir=tests/helm
+
+.PHONY: test-deploy
+test-deploy: .venv-deploy/.ready ## the tests of the chart
+	@$(DEPLOY_PYTEST) tests/helm $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## 1 000 pictures while workers and servers are killed; prints the ledger (ARGS="--broker valkey --pictures N")
@@ -157,6 +164,17 @@ lint-imports: .venv/.dev
 format: .venv/.dev ## put the sources into the house's format
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+##@ Chart
+
+.PHONY: chart-check
+chart-check: .venv-deploy/.ready ## helm lint, both majors of helm, golden renderings, schemas of Kubernetes and its operators, policies
+	@$(DEPLOY_PYTEST) --quiet tests/helm $(ARGS)
+
+.PHONY: chart-golden
+chart-golden: .venv-deploy/.ready ## write the golden renderings and the chart's table of values again
+	@.venv-deploy/bin/python -m tests.helm.golden
+	@.venv-deploy/bin/python -m tests.helm.readme
 
 ##@ Protos
 

@@ -192,15 +192,22 @@ def wait_for_signal() -> None:
 
 
 @contextmanager
-def status(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
-    """Serves /livez, /readyz and /metrics meanwhile, from a thread, where the settings say on which address."""
+def status(settings: Settings, kinds: Sequence[str], also: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Serves /livez, /readyz (which calls `also` too) and /metrics meanwhile, from a thread, where the settings say on which
+    address.
+    """
     if not settings.metrics:
         yield
         return
     from unmask.adapters.http_status import StatusServer
 
     parts = DistributedParts(settings)
-    server = StatusServer(settings.metrics, lambda: probe(parts, kinds), parts.observer.page)
+
+    def ready() -> None:
+        also()
+        probe(parts, kinds)
+
+    server = StatusServer(settings.metrics, ready, parts.observer.page)
     server.start()
     try:
         yield

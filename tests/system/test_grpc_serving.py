@@ -161,6 +161,8 @@ async def test_a_service_serves_only_after_its_probe(tiny: Path) -> None:
             for name in ("", slow.name):
                 while (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status != status:
                     await asyncio.sleep(0.02)
+            while settings.serving.is_set() != (status == SERVING):  # what the status page goes by
+                await asyncio.sleep(0.02)
 
         await asyncio.sleep(0.2)
         await asyncio.wait_for(until(NOT_SERVING), 5)
@@ -168,6 +170,10 @@ async def test_a_service_serves_only_after_its_probe(tiny: Path) -> None:
         await asyncio.wait_for(until(SERVING), 5)
         slow.ready.clear()  # and it is looked at again
         await asyncio.wait_for(until(NOT_SERVING), 5)
+        slow.ready.set()
+        await asyncio.wait_for(until(SERVING), 5)
+        await server.stop(0.0)
+        assert not settings.serving.is_set()
 
 
 async def test_a_service_of_another_server_is_not_offered(tiny: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -76,19 +77,24 @@ def run(args: argparse.Namespace) -> int:
     serving = ServerSettings(
         listen=args.listen, byte_limit=settings.max_bytes, grace=args.grace, tls=certificates(settings.tls)
     )
-    with _watched(settings):
+    with _watched(settings, serving.serving):
         asyncio.run(_serve(args.services, settings, serving))
     return 0
 
 
-def _watched(settings: Settings) -> AbstractContextManager[None]:
-    """Status page and traces of a process of the platform."""
+def _watched(settings: Settings, serving: threading.Event) -> AbstractContextManager[None]:
+    """Status page and traces of a process of the platform; it is ready while its gRPC health says so too."""
     if not settings.distributed:
         return nullcontext()
+    from unmask.core.errors import Unavailable
     from unmask.working import status, traced
 
+    def takes_calls() -> None:
+        if not serving.is_set():
+            raise Unavailable("gRPC: NOT_SERVING (starting, draining, or a model does not answer; see the log)")
+
     traced(settings, "serve")
-    return status(settings, ("serve",))
+    return status(settings, ("serve",), takes_calls)
 
 
 async def _serve(names: Sequence[str], settings: Settings, serving: ServerSettings) -> None:

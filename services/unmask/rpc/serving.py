@@ -6,9 +6,10 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import grpc
@@ -54,6 +55,8 @@ class ServerSettings:
     grace: float = 20.0
     probe_every: float = 30.0
     tls: Certificates | None = None
+    # Set while health says SERVING: for whoever cannot ask over gRPC (Kubernetes' own gRPC probe speaks no TLS).
+    serving: threading.Event = field(default_factory=threading.Event)
 
 
 def probe_model(models: ModelServer, ref: ModelRef) -> None:
@@ -90,16 +93,22 @@ class Server:
     """A started server: its address, and the way to end it.  `failed` is the task that probes."""
 
     def __init__(
-        self, server: grpc.aio.Server, state: HealthServicer, address: str, services: Sequence[Service], probe_every: float
+        self,
+        server: grpc.aio.Server,
+        state: HealthServicer,
+        address: str,
+        services: Sequence[Service],
+        settings: ServerSettings,
     ) -> None:
-        self._server, self._health = server, state
+        self._server, self._health, self._serving = server, state, settings.serving
         self.address = address
         self._stopping = False
-        self.failed = asyncio.create_task(self._watch(services, probe_every))
+        self.failed = asyncio.create_task(self._watch(services, settings.probe_every))
 
     async def stop(self, grace: float) -> None:
         """Takes no new calls, says so in its health, and lets those in hand finish for at most `grace` seconds."""
         self._stopping = True
+        self._serving.clear()
         self.failed.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
@@ -113,6 +122,7 @@ class Server:
         while True:
             ready = [await self._probed(service, must_hold=seen) for service in services]
             await self._say("", all(ready))
+            self._tell(all(ready))
             if all(ready) and not seen:
                 _log.info("ready on %s: %s", self.address, ", ".join(service.name for service in services))
             seen = seen or all(ready)
@@ -129,6 +139,12 @@ class Server:
             return False
         await self._say(service.name, True)
         return True
+
+    def _tell(self, serving: bool) -> None:
+        if serving and not self._stopping:
+            self._serving.set()
+        else:
+            self._serving.clear()
 
     async def _say(self, name: str, serving: bool) -> None:
         answers = health_pb2.HealthCheckResponse
@@ -159,7 +175,7 @@ async def started(
     except RuntimeError as error:
         raise BadConfig(f"--listen {address}: cannot bind (is another server there?)") from error
     await server.start()
-    running = Server(server, state, f"{address.rpartition(':')[0]}:{port}", services, settings.probe_every)
+    running = Server(server, state, f"{address.rpartition(':')[0]}:{port}", services, settings)
     try:
         yield running
     finally:
