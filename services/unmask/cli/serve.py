@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unmask.bootstrap import Parts
     from unmask.core.world import World
     from unmask.rpc.callers import CallerOf
+    from unmask.rpc.interceptors import Heard
     from unmask.rpc.serving import ServerSettings, Service
     from unmask.rpc.tls import Certificates
     from unmask.rpc.work import Changes, Workers
@@ -74,11 +75,24 @@ def run(args: argparse.Namespace) -> int:
     settings = replace(Settings.from_environment(), **told)
     set_up(settings.log, sys.stderr)
     serving = ServerSettings(
-        listen=args.listen, byte_limit=settings.max_bytes, grace=args.grace, tls=certificates(settings.tls)
+        listen=args.listen,
+        byte_limit=settings.max_bytes,
+        grace=args.grace,
+        tls=certificates(settings.tls),
+        heard=_heard(settings),
     )
     with _watched(settings):
         asyncio.run(_serve(args.services, settings, serving))
     return 0
+
+
+def _heard(settings: Settings) -> Heard | None:
+    """What counts and times calls, where there is a page to show it on."""
+    if not settings.distributed or not settings.metrics:
+        return None
+    from unmask.distributed import DistributedParts
+
+    return DistributedParts(settings).observer.answered
 
 
 def _watched(settings: Settings) -> AbstractContextManager[None]:
