@@ -147,7 +147,7 @@ lint-style: .venv/.dev
 
 .PHONY: lint-types
 lint-types: .venv/.dev
-	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev
+	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev deploy/grafana/unmask_dashboards
 
 .PHONY: lint-imports
 lint-imports: .venv/.dev
@@ -157,6 +157,26 @@ lint-imports: .venv/.dev
 format: .venv/.dev ## put the sources into the house's format
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+##@ Metrics
+
+# Dashboards are written by code of .venv-deploy; promtool and prometheus are the machine's (apt install prometheus).
+GRAFANA = PYTHONPATH=services:deploy/grafana .venv-deploy/bin/python
+
+.PHONY: dashboards
+dashboards: .venv-deploy/.ready ## write helm/unmask/dashboards again from deploy/grafana
+	@$(GRAFANA) -m unmask_dashboards helm/unmask/dashboards
+
+.PHONY: dashboards-check
+dashboards-check: .venv-deploy/.ready ## the checked-in dashboards are what deploy/grafana gives; Prometheus' parser reads each expression
+	@$(GRAFANA) -m unmask_dashboards helm/unmask/dashboards --check
+	@$(GRAFANA) -m unmask_dashboards.check helm/unmask
+
+.PHONY: alerts-check
+alerts-check: ## promtool: the rules are valid, and fire when they should
+	@command -v promtool >/dev/null || { echo "no promtool: apt install prometheus" >&2; exit 2; }
+	@promtool check rules helm/unmask/rules/*.yaml
+	@promtool test rules deploy/prometheus/tests/*.yaml
 
 ##@ Protos
 

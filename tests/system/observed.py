@@ -7,8 +7,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,10 @@ from kombu import Connection
 from tests.conftest import ROOT
 from tests.system.tiny_models import dark_picture, face_picture, make_repository
 from unmask.adapters.celery_app import transport_options
+from unmask.core.domain import Action, BytesSource
 from unmask.core.errors import UnknownCase
+from unmask.core.review import Ruling, Truth
+from unmask.rpc.asking import Request
 from unmask.rpc.client import Client
 from unmask.rpc.tls import Tls
 
@@ -68,7 +71,6 @@ class Run:
     tls: Tls
     hook: str
     round: int = 0
-    cases: list[str] = field(default_factory=list)
 
     def go_round(self) -> None:
         """Every kind of picture, answer and mishap once more."""
@@ -76,20 +78,18 @@ class Run:
         seed = 100 * self.round
         with Client(self.address, token=self.token, tls=self.tls) as client:
             pictures = [face_picture(red=red, blue=blue, seed=seed + red + blue) for red, blue in _FACES]
-            cases = [client.submit(picture, callback=f"{self.hook}/").id for picture in pictures]
-            cases.append(client.submit(dark_picture(seed), callback=f"{self.hook}/gone").id)
+            cases = [client.submit(Request(BytesSource(picture), callback=f"{self.hook}/")).id for picture in pictures]
+            cases.append(client.submit(Request(BytesSource(dark_picture(seed)), callback=f"{self.hook}/gone")).id)
             # The same bytes again: a verdict that is reused.
             last = [(*client.wait_verdict(case, timeout=60),)[-1] for case in cases]
             cases.append(client.submit(pictures[0]).id)
             (*client.wait_verdict(cases[-1], timeout=60),)
             assert all(one.verdict is not None for one in last)
-            try:
+            with suppress(UnknownCase):
                 client.get_verdict("0" * 8)
-            except UnknownCase:
-                pass
-        self.cases = cases
+            for case, ruling in zip(cases, _RULINGS, strict=False):
+                client.decide(case, ruling)
         self._by_queue(seed)
-        self._reviewed()
 
     def _by_queue(self, seed: int) -> None:
         """What is no picture, what nobody can read, and an import."""
@@ -107,23 +107,14 @@ class Run:
                     body, routing_key="unmask.submissions", content_type="application/json", delivery_mode=2
                 )
 
-    def _reviewed(self) -> None:
-        for case, truth, reason in zip(self.cases, ("synthetic", "real"), ("confirmed", "false_positive"), strict=False):
-            told = (
-                "--tenant",
-                "acme",
-                "--action",
-                "block" if truth == "synthetic" else "allow",
-                "--reason",
-                reason,
-                "--truth",
-                truth,
-            )
-            self.stack.command("review", "decide", case, *told)
 
-
-# Red is synthetic, blue manipulated, neither real, half red unsure.
-_FACES = ((240, 10), (230, 10), (10, 240), (10, 10), (20, 20), (128, 10))
+# One flag is confirmed, another one overruled.
+_RULINGS = (
+    Ruling(Action.BLOCK, "confirmed", Truth.SYNTHETIC, "stylegan9"),
+    Ruling(Action.ALLOW, "false_positive", Truth.REAL),
+)
+# Red is synthetic, blue manipulated, neither real, (160, 10) unsure.
+_FACES = ((240, 10), (230, 10), (10, 240), (10, 10), (20, 20), (160, 10))
 
 
 @contextmanager
@@ -140,7 +131,9 @@ def observed(folder: Path) -> Iterator[tuple[Run, Prometheus]]:
     quick = {"UNMASK_RETRY_SECONDS": "0.2", "UNMASK_ATTEMPTS": "3", **{name: str(path) for name, path in shown.items()}}
     with _receiving() as hook, Stack(folder / "stack", make_repository(folder / "models", knowing=True), env=quick) as stack:
         stack.command("tenant", "create", "acme", "--discover", "on")
-        token = stack.command("token", "create", "acme", "--scope", "submit", "--scope", "read").strip()
+        token = stack.command(
+            "token", "create", "acme", *(part for scope in ("submit", "read", "review") for part in ("--scope", scope))
+        ).strip()
         address = f"{LOOPBACK}:{free_port()}"
         stack.spawn("serve", "serve", "ingestion", "review", "--listen", address)
         for kinds in WORKERS:
