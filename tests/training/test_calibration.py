@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unmask.core.readouts import reference
 from unmask.core.reading import Reader
+from unmask.core.readouts import reference
 from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point, reference_shares
 from unmask_training.measuring.measures import Scored, calibration_error
 

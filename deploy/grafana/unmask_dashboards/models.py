@@ -66,12 +66,14 @@ _SHADOW = Row(
             "Share of the cases that the release on trial scores too.",
             latest(m.SHADOW_SHARE),
             unit="percentunit",
+            width=8,
         ),
         stat(
             "Labelled otherwise",
             "Share of the cases that both releases judged, in the time range, with another label.",
             _OTHERWISE,
             unit="percentunit",
+            width=8,
             steps=Steps(orange=0.02, red=0.1),
         ),
         stat(
@@ -79,6 +81,7 @@ _SHADOW = Row(
             "Share of the cases that the release on trial could not judge, in the time range.",
             share(m.SHADOW_CASES, of='shadow="failed"', window="$__range"),
             unit="percentunit",
+            width=8,
             steps=Steps(red=0.01),
         ),
         stack(

@@ -155,7 +155,7 @@ _DELIVERY = Row(
             width=12,
         ),
         lines(
-            "Dead items",
+            "Dead items by kind",
             "What was given up and waits for a person, by kind.",
             Query(latest(m.DEAD_ITEMS, "kind"), "{{kind}}"),
             width=12,
