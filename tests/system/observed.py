@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 
 RULES = tuple(ROOT / "helm/unmask/rules" / name for name in ("recording.yaml", "alerts.yaml"))
 WORKERS = ("ingest align", "classify", "localize", "shadow", "submit", "deliver")
-# How long the counters of a first round are scraped before a second one makes them grow.
-_SCRAPES = 4.0
+_EVERY = 2.0
+# What Prometheus has to have seen after so many rounds: every verdict, what is dead, and most of what the trial says.
+_EVERYTHING = "sum(unmask_verdicts_total) == 9 * {rounds} and sum(unmask_stage_outcomes_total{{outcome='failed'}}) == {rounds}"
+_SEEN = '{__name__=~"unmask_verdicts_total|unmask_stage_outcomes_total|unmask_dead_items|unmask_shadow_cases_total|up"}'
+_DEAD = "sum(max by (kind) (unmask_dead_items)) == 2 * {rounds}"
+# Processes follow a pointer within two seconds: of the first round the trial may have missed all.
+_SHADOWED = "sum(unmask_shadow_cases_total) >= 9 * ({rounds} - 1)"
 
 
 class _Receiver(BaseHTTPRequestHandler):
@@ -135,10 +140,7 @@ def observed(folder: Path) -> Iterator[tuple[Run, Prometheus]]:
             "token", "create", "acme", *(part for scope in ("submit", "read", "review") for part in ("--scope", scope))
         ).strip()
         address = f"{LOOPBACK}:{free_port()}"
-        stack.spawn("serve", "serve", "ingestion", "review", "--listen", address)
-        for kinds in WORKERS:
-            stack.work(kinds, concurrency=2)
-        stack.wait_ready(120)
+        _work(stack, address)
         _try_out(stack, folder)
         run = Run(stack, token, address, Tls(ca=folder / "certs/ca.pem"), hook)
         run.go_round()
@@ -149,11 +151,33 @@ def observed(folder: Path) -> Iterator[tuple[Run, Prometheus]]:
         targets = {"unmask": list(stack.metrics.values())}
         if stack.triton is not None:
             targets["triton"] = [stack.triton.metrics_url.split("/")[2]]
-        with _serving(Prometheus(folder / "prometheus", targets, RULES)) as prometheus:
-            time.sleep(_SCRAPES)
+        with _serving(Prometheus(folder / "prometheus", targets, RULES, every=_EVERY)) as prometheus:
+            _wait(prometheus, "min(count_over_time(up[2m])) >= 3 and min(up) == 1", "everything is scraped")
             run.go_round()
-            time.sleep(_SCRAPES)
+            for said in (_EVERYTHING, _DEAD, _SHADOWED):
+                _wait(prometheus, said.format(rounds=run.round), "the second round is seen")
+            # Once more, and the rules over it.
+            time.sleep(2 * _EVERY + 1)
             yield run, prometheus
+
+
+def _wait(prometheus: Prometheus, expression: str, what: str) -> None:
+    """Returns when the expression gives something."""
+    from unmask_dev.process import ServerFailed, wait_until
+
+    try:
+        wait_until(lambda: prometheus.query(expression), 30, f"{what} ({expression})")
+    except ServerFailed as error:
+        seen = [(one["metric"], one["value"][1]) for one in prometheus.query(_SEEN)]
+        raise AssertionError(f"{error}; seen: {seen}") from None
+
+
+def _work(stack: Stack, address: str) -> None:
+    """Every process but the sweeper, ready."""
+    stack.spawn("serve", "serve", "ingestion", "review", "--listen", address)
+    for kinds in WORKERS:
+        stack.work(kinds, concurrency=2)
+    stack.wait_ready(120)
 
 
 @contextmanager
