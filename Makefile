@@ -154,7 +154,7 @@ lint-style: .venv/.dev
 
 .PHONY: lint-types
 lint-types: .venv/.dev
-	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev
+	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev deploy/grafana/unmask_dashboards
 
 .PHONY: lint-imports
 lint-imports: .venv/.dev
@@ -175,6 +175,26 @@ chart-check: .venv-deploy/.ready ## helm lint, both majors of helm, golden rende
 chart-golden: .venv-deploy/.ready ## write the golden renderings and the chart's table of values again
 	@.venv-deploy/bin/python -m tests.helm.golden
 	@.venv-deploy/bin/python -m tests.helm.readme
+
+##@ Metrics
+
+# Dashboards are written by code of .venv-deploy; promtool and prometheus are the machine's (apt install prometheus).
+GRAFANA = PYTHONPATH=services:deploy/grafana .venv-deploy/bin/python
+
+.PHONY: dashboards
+dashboards: .venv-deploy/.ready ## write helm/unmask/dashboards again from deploy/grafana
+	@$(GRAFANA) -m unmask_dashboards helm/unmask/dashboards
+
+.PHONY: dashboards-check
+dashboards-check: .venv-deploy/.ready ## the checked-in dashboards are what deploy/grafana gives; Prometheus' parser reads each expression
+	@$(GRAFANA) -m unmask_dashboards helm/unmask/dashboards --check
+	@$(GRAFANA) -m unmask_dashboards.check helm/unmask
+
+.PHONY: alerts-check
+alerts-check: ## promtool: the rules are valid, and fire when they should
+	@command -v promtool >/dev/null || { echo "no promtool: apt install prometheus" >&2; exit 2; }
+	@promtool check rules helm/unmask/rules/*.yaml
+	@promtool test rules deploy/prometheus/tests/*.yaml
 
 ##@ Protos
 

@@ -12,17 +12,20 @@ from unmask.adapters.clock import SystemClock
 from unmask.bootstrap import Parts
 from unmask.core.errors import BadConfig, Unavailable
 from unmask.core.limits import Admission
+from unmask.core.metrics import MOST_TENANTS
 from unmask.core.pipeline import RetryRule
 from unmask.core.ports import BlobStore, EventSink, ModelServer
 from unmask.core.world import World
 from unmask.delivery.relay import Relay, RelayRule
 from unmask.delivery.sweeper import Sweeper, slow_duties
+from unmask.delivery.watching import Lookout, watch_duties
 from unmask.ingestion.door import Door
 from unmask.settings import Settings
 
 if TYPE_CHECKING:
     from unmask.adapters.metrics_prometheus import PrometheusObserver
     from unmask.adapters.queue_celery import CeleryQueue
+    from unmask.adapters.store_watch import SqlWatch
 
 
 def parts_of(settings: Settings) -> Parts:
@@ -66,9 +69,16 @@ class DistributedParts(Parts):
     @cached_property
     def observer(self) -> PrometheusObserver:
         """Metrics of this process."""
-        from unmask.adapters.metrics_prometheus import observer
+        from unmask.adapters.metrics_prometheus import PrometheusObserver
 
-        return observer()
+        return PrometheusObserver(lambda: self.watched.first_tenants(MOST_TENANTS))
+
+    @cached_property
+    def watched(self) -> SqlWatch:
+        """What is counted and timed of the store's rows."""
+        from unmask.adapters.store_watch import SqlWatch
+
+        return SqlWatch(self.database)
 
     @cached_property
     def sinks(self) -> tuple[EventSink, ...]:
@@ -93,15 +103,13 @@ class DistributedParts(Parts):
 
     def relay(self, workers: int) -> Relay:
         """What delivers events."""
-
-        def watch(sink: str, outcome: str, _seconds: float) -> None:
-            self.observer.counted(f"{sink}_{outcome}", 1)
-
-        return Relay(self.store, self.sinks, SystemClock(), RelayRule(workers=workers), watch)
+        return Relay(self.store, self.sinks, SystemClock(), RelayRule(workers=workers), self.observer.delivered)
 
     def sweeper(self, world: World) -> Sweeper:
         """What publishes again, and does the slow duties."""
-        return Sweeper(world, duties=slow_duties(self.erasing), report=self.observer.counted)
+        look = Lookout(self.watched, self.catalogue, self.models, SystemClock(), self.observer)
+        duties = (*watch_duties(look), *slow_duties(self.erasing))
+        return Sweeper(world, duties=duties, report=self.observer.counted)
 
     def distributed_world(self) -> World:
         """A world whose messages go to the broker."""

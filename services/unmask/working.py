@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from unmask.bootstrap import cores
+from unmask.bootstrap import cores, runtime_versions
 from unmask.core.domain import Message, Priority, Step
 from unmask.core.errors import BadConfig
 from unmask.core.runner import run
@@ -111,7 +111,7 @@ def work_steps(settings: Settings, work: Work) -> int:
     told = WorkerSettings(steps, work.lanes, work.concurrency, work.is_forked, settings.child_memory * 1024 * 1024)
     name = f"{work.name}-{os.getpid()}@{socket.gethostname()}"
     shown = status_process if work.is_forked else status
-    with shown(settings, work.kinds):
+    with shown(settings, work.kinds, work.concurrency):
         return run_worker(make_app(settings.broker), told, make_run, name)
 
 
@@ -144,7 +144,7 @@ def work_doors(settings: Settings, work: Work) -> int:
     taker = parts.door(parts.distributed_world())
     consumers = [a_door(settings.broker, taker) for _ in range(work.concurrency)]
     threads = [threading.Thread(target=consumer.run, name=f"door-{number}") for number, consumer in enumerate(consumers)]
-    with status(settings, work.kinds):
+    with status(settings, work.kinds, work.concurrency):
         for thread in threads:
             thread.start()
         wait_for_signal()
@@ -159,7 +159,7 @@ def work_delivery(settings: Settings, work: Work) -> int:
     """Delivers events until SIGTERM."""
     parts = DistributedParts(settings)
     relay = parts.relay(work.concurrency)
-    with status(settings, work.kinds):
+    with status(settings, work.kinds, work.concurrency):
         relay.start()
         wait_for_signal()
         relay.close()
@@ -170,7 +170,7 @@ def work_sweep(settings: Settings, work: Work) -> int:
     """Publishes again what is due, and does the slow duties, until SIGTERM."""
     parts = DistributedParts(settings)
     sweeper = parts.sweeper(parts.distributed_world())
-    with status(settings, work.kinds):
+    with status(settings, work.kinds, work.concurrency):
         sweeper.start()
         wait_for_signal()
         sweeper.close()
@@ -192,9 +192,11 @@ def wait_for_signal() -> None:
 
 
 @contextmanager
-def status(settings: Settings, kinds: Sequence[str], also: Callable[[], None] = lambda: None) -> Iterator[None]:
+def status(settings: Settings, kinds: Sequence[str], slots: int = 0, also: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Serves /livez, /readyz (which calls `also` too) and /metrics meanwhile, from a thread, where the settings say on which
     address.
+
+    `slots` is how much the process works at once, 0 where that is not known.
     """
     if not settings.metrics:
         yield
@@ -207,7 +209,7 @@ def status(settings: Settings, kinds: Sequence[str], also: Callable[[], None] = 
         also()
         probe(parts, kinds)
 
-    server = StatusServer(settings.metrics, ready, parts.observer.page)
+    server = StatusServer(settings.metrics, ready, page_of(parts, "-".join(kinds), slots))
     server.start()
     try:
         yield
@@ -216,7 +218,7 @@ def status(settings: Settings, kinds: Sequence[str], also: Callable[[], None] = 
 
 
 @contextmanager
-def status_process(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
+def status_process(settings: Settings, kinds: Sequence[str], slots: int = 0) -> Iterator[None]:
     """The same from a process of its own.
 
     A process that forks its workers must have no threads: a child would inherit whatever lock a probe holds at that moment,
@@ -228,7 +230,7 @@ def status_process(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
     from unmask.adapters.metrics_prometheus import forget_processes, share_over_processes
 
     folder = share_over_processes()
-    told = (settings, kinds, os.getpid())
+    told = (settings, kinds, slots, os.getpid())
     process = get_context("spawn").Process(target=_serve_status, args=told, name="status", daemon=True)
     process.start()
     try:
@@ -239,12 +241,30 @@ def status_process(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
         forget_processes(folder)
 
 
-def _serve_status(settings: Settings, kinds: Sequence[str], parent: int) -> None:
+def _serve_status(settings: Settings, kinds: Sequence[str], slots: int, parent: int) -> None:
     """The status process: until its parent ends it, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with status(settings, kinds):
+    with status(settings, kinds, slots):
         while os.getppid() == parent:
             time.sleep(_PARENT_SECONDS)
+
+
+def page_of(parts: DistributedParts, process: str, slots: int) -> Callable[[], bytes]:
+    """The metrics page of a process, with what it says of the process itself."""
+    from unmask.adapters.certificates import expires_at
+    from unmask.core import metrics
+
+    observer, certificate = parts.observer, parts.settings.tls.cert
+    observer.gauged(metrics.BUILD_INFO, {(runtime_versions()["unmask"], process): 1.0})
+    observer.gauged(metrics.WORKER_SLOTS, {(process,): float(slots)} if slots else {})
+
+    def page() -> bytes:
+        if certificate is not None:
+            expires = expires_at(certificate)
+            observer.gauged(metrics.CERTIFICATE_EXPIRY, {} if expires is None else {(process,): expires.timestamp()})
+        return observer.page()
+
+    return page
 
 
 def probe(parts: DistributedParts, kinds: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.pictures import Pixels, png
+from unmask.core.metrics import BINS
 
 VIEW = 64
 # Landmarks in anchor sides off its centre, where the template has them; the head's variance is 0.1.
@@ -97,12 +98,19 @@ def _channel(g: _Graph, index: int, high: float) -> str:
     return g.add("Mul", g.add("Sub", mean, g.const(128.0)), g.const(high / 127.0))
 
 
-def _detector() -> bytes:
+def _detector(knowing: bool) -> bytes:
     g = _Graph()
     g.add("Identity", _channel(g, 0, 8.0), out="synthetic")
     column = g.add("Unsqueeze", "synthetic", g.const([1], np.int64))
     g.add("MatMul", column, g.const([[1.0, -1.0]]), out="family")
-    return g.save(VIEW, {"synthetic": ["N"], "family": ["N", 2]})
+    outputs: dict[str, list[Any]] = {"synthetic": ["N"], "family": ["N", 2]}
+    if knowing:
+        g.add("Identity", "synthetic", out="plain")
+        g.add("Mul", "synthetic", g.const(0.9), out="blurred")
+        g.add("Abs", "synthetic", out="distance")
+        g.add("ReduceMean", g.image(), out="embedding", axes=[2, 3], keepdims=0)
+        outputs |= {name: ["N"] for name in ("plain", "blurred", "distance")} | {"embedding": ["N", 3]}
+    return g.save(VIEW, outputs)
 
 
 def _localizer() -> bytes:
@@ -118,8 +126,10 @@ def _localizer() -> bytes:
     return g.save(VIEW, {"predictions": ["N", 37, _CELLS], "prototypes": ["N", 32, VIEW // 4, VIEW // 4]})
 
 
-def _card(name: str, task: str, model: bytes, view: dict[str, Any], outputs: dict[str, list[int]]) -> bytes:
-    card = {
+def _card(
+    name: str, task: str, model: bytes, view: dict[str, Any], outputs: dict[str, list[int]], more: dict[str, Any]
+) -> bytes:
+    card = more | {
         "schema": "unmask.card/1",
         "name": name,
         "version": 1,
@@ -135,20 +145,32 @@ def _card(name: str, task: str, model: bytes, view: dict[str, Any], outputs: dic
     return json.dumps(card).encode()
 
 
-def make_repository(root: Path) -> Path:
-    """Writes the three models, their cards and a release that names them."""
+# What the card of a detector says that knows what it does not know; its scores on photographs lie low.
+_KNOWING: dict[str, Any] = {
+    "defence": {"sigma": 1.0, "combine": "mean"},
+    "open_set": {"temperature": 1.0, "unknown": 0.0},
+    "doubt": {"distances": [0.0, 8.0], "doubts": [0.0, 1.0]},
+    "reference": {"bins": list(BINS), "real": [0.9, *[0.0] * 8, 0.1], "synthetic": [0.1, *[0.0] * 8, 0.9]},
+}
+
+
+def make_repository(root: Path, *, knowing: bool = False) -> Path:
+    """Writes the three models, their cards and a release that names them; `knowing` adds what only newer detectors say."""
     view = {"view": "aligned", "size": VIEW, "margin": 1.0, "border": "reflect"}
     heads = {"loc": [-1, -1, 4], "conf": [-1, -1, 2], "landmarks": [-1, -1, 10]}
+    shapes = {"synthetic": [-1], "family": [-1, 2]}
+    if knowing:
+        shapes |= {"plain": [-1], "blurred": [-1], "distance": [-1], "embedding": [-1, 3]}
     masks = {"predictions": [-1, 37, _CELLS], "prototypes": [-1, 32, VIEW // 4, VIEW // 4]}
     names = {}
     for name, task, model, contract, outputs in (
         ("face_detector", "faces", _face_detector(), {"view": "canvas"}, heads),
-        ("detector", "synthetic", _detector(), view, {"synthetic": [-1], "family": [-1, 2]}),
+        ("detector", "synthetic", _detector(knowing), view, shapes),
         ("localizer", "regions", _localizer(), view, masks),
     ):
         folder = root / name / "1"
         folder.mkdir(parents=True)
-        card = _card(name, task, model, contract, outputs)
+        card = _card(name, task, model, contract, outputs, _KNOWING if knowing and name == "detector" else {})
         (folder / "model.onnx").write_bytes(model)
         (folder / "card.json").write_bytes(card)
         names[name] = {"version": 1, "sha256": hashlib.sha256(card).hexdigest()}

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
+from unmask.core.reading import Reader
+from unmask.core.readouts import reference
+from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point, reference_shares
 from unmask_training.measuring.measures import Scored, calibration_error
 
 
@@ -75,3 +77,15 @@ def test_an_operating_point_of_a_perfect_and_of_a_useless_detector() -> None:
     assert 0.0 < perfect["real_below"] <= perfect["synthetic_above"] <= 0.98
     useless = operating_point(scored(np.linspace(0, 1, 100), np.linspace(0, 1, 100)))
     assert 0.45 < useless["synthetic_above"] < 0.6
+
+
+def test_reference_shares_are_what_a_card_may_state_and_prometheus_would_count() -> None:
+    scores = np.array([0.0, 0.1, 0.1000001, 0.35, 1.0, 0.95, 0.9, 1.0])
+    fake = np.array([False, False, False, False, True, True, True, True])
+    names = np.array(["x"] * 8)
+    told = reference_shares(Scored(scores, fake, names, names))
+    # 0.1 lies in the bucket le="0.1", what is above it in the next one.
+    assert told["real"] == [0.5, 0.25, 0.0, 0.25, *[0.0] * 6]
+    assert told["synthetic"] == [*[0.0] * 8, 0.25, 0.75]
+    found = reference(Reader("card.json: reference", told))
+    assert found is not None and found.bins[-1] == 1.0

@@ -100,8 +100,9 @@ def run(args: argparse.Namespace) -> int:
     from unmask.cli.backoffice import opened
     from unmask.cli.discover_faces import Faces, look
     from unmask.cli.discover_pages import usable
-    from unmask.core.discover import find_clusters
+    from unmask.core.discover import find_clusters, largest
     from unmask.core.errors import BadRequest
+    from unmask.core.watching import DONE
 
     with opened(args, "discover", blobs=True) as parts:
         tenants = _agreed(parts.access.tenants(), args.tenant)
@@ -116,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
         clusters = [[looked.found[index] for index in members] for members in found]
         said = [_summary(number, members, args.out, _model(parts, faces)) for number, members in enumerate(clusters, 1)]
         written = 0 if args.out is None else _write(faces, clusters, said, args.out, _intro(looked, found, args))
-        _log(parts, tenants, "discover.done", args, {"pictures": len(looked.found), "clusters": len(found), "written": written})
+        size = {"pictures": len(looked.found), "clusters": len(found), "largest": largest(found), "written": written}
+        _log(parts, tenants, DONE, args, size)
     _print(args, looked, said)
     return 0
 

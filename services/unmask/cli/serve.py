@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unmask.bootstrap import Parts
     from unmask.core.world import World
     from unmask.rpc.callers import CallerOf
+    from unmask.rpc.interceptors import Heard
     from unmask.rpc.serving import ServerSettings, Service
     from unmask.rpc.tls import Certificates
     from unmask.rpc.work import Changes, Workers
@@ -75,11 +76,24 @@ def run(args: argparse.Namespace) -> int:
     settings = replace(Settings.from_environment(), **told)
     set_up(settings.log, sys.stderr)
     serving = ServerSettings(
-        listen=args.listen, byte_limit=settings.max_bytes, grace=args.grace, tls=certificates(settings.tls)
+        listen=args.listen,
+        byte_limit=settings.max_bytes,
+        grace=args.grace,
+        tls=certificates(settings.tls),
+        heard=_heard(settings),
     )
     with _watched(settings, serving.serving):
         asyncio.run(_serve(args.services, settings, serving))
     return 0
+
+
+def _heard(settings: Settings) -> Heard | None:
+    """What counts and times calls, where there is a page to show it on."""
+    if not settings.distributed or not settings.metrics:
+        return None
+    from unmask.distributed import DistributedParts
+
+    return DistributedParts(settings).observer.answered
 
 
 def _watched(settings: Settings, serving: threading.Event) -> AbstractContextManager[None]:
@@ -94,7 +108,7 @@ def _watched(settings: Settings, serving: threading.Event) -> AbstractContextMan
             raise Unavailable("gRPC: NOT_SERVING (starting, draining, or a model does not answer; see the log)")
 
     traced(settings, "serve")
-    return status(settings, ("serve",), takes_calls)
+    return status(settings, ("serve",), also=takes_calls)
 
 
 async def _serve(names: Sequence[str], settings: Settings, serving: ServerSettings) -> None:

@@ -11,7 +11,17 @@ from unmask.core.errors import BadModel
 from unmask.core.golden import Golden, golden
 from unmask.core.images import Border, View, ViewContract
 from unmask.core.reading import Reader
-from unmask.core.readouts import UNKNOWN, BlurDefence, DoubtMap, OpenSet, blur_defence, doubt_map, open_set
+from unmask.core.readouts import (
+    UNKNOWN,
+    BlurDefence,
+    DoubtMap,
+    OpenSet,
+    Reference,
+    blur_defence,
+    doubt_map,
+    open_set,
+    reference,
+)
 
 CARD_SCHEMA: Final = "unmask.card/1"
 RELEASE_SCHEMA: Final = "unmask.release/1"
@@ -87,6 +97,7 @@ class Card:
     open_set: OpenSet | None = None
     doubt: DoubtMap | None = None
     golden: Golden | None = None
+    reference: Reference | None = None
 
     @property
     def ref(self) -> ModelRef:
@@ -125,6 +136,7 @@ class Card:
             open_set=open_set(card.maybe("open_set")),
             doubt=doubt_map(card.maybe("doubt")),
             golden=golden(card.maybe("golden")),
+            reference=reference(card.maybe("reference")),
         )
 
 

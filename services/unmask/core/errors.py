@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class UnmaskError(Exception):
@@ -140,3 +140,7 @@ def from_code(code: str, detail: str) -> UnmaskError:
     """The error that a stored or transmitted `code` names; an unknown code gives the base class."""
     kinds = {kind.code: kind for kind in _tree(UnmaskError)}
     return kinds.get(code, UnmaskError)(detail)
+
+
+# Every code that a failure may have: those of the tree, and of a worker that was lost (`core.runner`).
+CODES: Final = frozenset({"worker_lost", *(kind.code for kind in _tree(UnmaskError))})

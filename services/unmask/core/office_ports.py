@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from unmask.core.erasing import Erased, ErasureOrder, Selection, Subject
 from unmask.core.policy import Policy
 from unmask.core.releases import Cell, Pointers, ShadowScore, StoredRelease
 from unmask.core.review import CaseFilter, Sample, SampleFilter
+from unmask.core.watching import Backlog, Discovery, Reviewed, Waiting
 
 
 class ReviewStore(Protocol):
@@ -83,6 +84,28 @@ class Eraser(Protocol):
 
     def prune_usage(self, before: datetime) -> int:
         """Deletes counts of minutes and days that were over by then; how many."""
+
+
+class WatchStore(Protocol):
+    """What is counted and timed of the rows, over all tenants, for metrics.  Each is one read; all raise `Unavailable`."""
+
+    def waiting(self) -> Sequence[Waiting]:
+        """Open cases by stage and lane."""
+
+    def outgoing(self) -> Backlog:
+        """Events that still have to go out."""
+
+    def dead(self) -> Mapping[DeadKind, int]:
+        """How many cases, events and letters are dead."""
+
+    def reviewed(self, since: datetime) -> Sequence[Reviewed]:
+        """Cases accepted since then that a reviewer has decided, saying what they are."""
+
+    def discovery(self) -> Discovery | None:
+        """What the last `unmask discover` came to; None where none is among the newest acts of the audit log."""
+
+    def first_tenants(self, limit: int) -> Sequence[str]:
+        """The tenants that were there first, at most `limit`."""
 
 
 class AccessStore(Protocol):

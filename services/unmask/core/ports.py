@@ -26,6 +26,8 @@ from unmask.core.domain import (
     Step,
     Verdict,
 )
+from unmask.core.metrics import Metric
+from unmask.core.releases import ShadowScore
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -192,11 +194,26 @@ class EventSink(Protocol):
 class Observer(Protocol):
     """Hears what is done, for metrics; never raises."""
 
-    def stepped(self, case: Case, step: Step, seconds: float) -> None:
-        """A step was worked and its result stored; `case` is the row after it."""
+    def stepped(self, case: Case, step: Step, seconds: float | None, verdict: Verdict | None = None) -> None:
+        """A step was worked and its result stored; `case` is the row after it, `verdict` what it was told where it is decided.
+
+        `seconds` is None for a step that somebody began and never finished.
+        """
+
+    def compared(self, score: ShadowScore, release: str) -> None:
+        """The release on trial, of that name, has scored a case."""
 
     def counted(self, duty: str, count: int) -> None:
         """A background duty did `count` things."""
+
+    def delivered(self, sink: str, outcome: str, lag: float) -> None:
+        """An event was handed to a sink: `accepted`, `failed`, `refused` or `postponed`, `lag` seconds after it happened."""
+
+    def answered(self, method: str, code: str, seconds: float) -> None:
+        """A gRPC call ended; `code` is the error's, `ok` where there was none."""
+
+    def gauged(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
+        """What a gauge shows from now on, by the values of its labels; series that are not among them go."""
 
 
 class Fetcher(Protocol):

@@ -14,6 +14,8 @@ from unmask.core.reading import Reader
 
 # The share of an open-set softmax that no known family has.
 UNKNOWN: Final = "unknown"
+# Shares are written with four places.
+_ROUNDING: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,18 @@ class DoubtMap:
         return self.doubts[right - 1] + share * (self.doubts[right] - self.doubts[right - 1])
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """How a detector's scores lay on the calibration pictures: shares by bin of its calibrated p(synthetic).
+
+    `bins` are upper bounds, the last one 1; `real` and `synthetic` sum to 1 each.  What drift is measured against.
+    """
+
+    bins: tuple[float, ...]
+    real: tuple[float, ...]
+    synthetic: tuple[float, ...]
+
+
 def blur_defence(section: Reader | None) -> BlurDefence | None:
     """The section `defence` {sigma, combine}; raises `BadModel` naming the field."""
     if section is None:
@@ -83,6 +97,21 @@ def doubt_map(section: Reader | None) -> DoubtMap | None:
             raise BadModel(f"{section.where}: field '{name}' must not fall")
     if found.doubts[0] < 0.0 or found.doubts[-1] > 1.0:
         raise BadModel(f"{section.where}: field 'doubts' must lie between 0 and 1")
+    return found
+
+
+def reference(section: Reader | None) -> Reference | None:
+    """The section `reference` {bins, real, synthetic}; raises `BadModel` naming the field."""
+    if section is None:
+        return None
+    found = Reference(section.numbers("bins"), section.numbers("real"), section.numbers("synthetic"))
+    if not found.bins or found.bins[0] <= 0.0 or found.bins[-1] != 1.0:
+        raise BadModel(f"{section.where}: field 'bins' must lie above 0 and end with 1")
+    if any(after <= before for before, after in pairwise(found.bins)):
+        raise BadModel(f"{section.where}: field 'bins' must rise")
+    for name, shares in (("real", found.real), ("synthetic", found.synthetic)):
+        if len(shares) != len(found.bins) or min(shares) < 0.0 or abs(math.fsum(shares) - 1.0) > _ROUNDING:
+            raise BadModel(f"{section.where}: field '{name}' must have a share for each bin, which sum to 1")
     return found
 
 

@@ -58,6 +58,8 @@ def _advanced(
         if not world.store.commit(case, begun):
             return world.store.case(tenant, case_id), False
         case = begun.case
+        if world.observer is not None:
+            world.observer.stepped(case, step, None)
         if case.ended:
             return case, True
     started = time.perf_counter()
@@ -67,7 +69,7 @@ def _advanced(
         # The row is as it was: another case gave these bytes their verdict meanwhile, which is the one to take.
         return _advanced(world, tenant, case_id, step, also=also) if now == case else (now, False)
     if world.observer is not None:
-        world.observer.stepped(update.case, step, time.perf_counter() - started)
+        world.observer.stepped(update.case, step, time.perf_counter() - started, update.verdict)
     if update.case.failure is None:
         if pipeline.waits_for(update.case) not in also:
             publish(world, update.case)

@@ -47,7 +47,7 @@ def shadow(world: World, tenant: str, case_id: str) -> None:
         case = world.store.case(tenant, case_id)
         verdict = world.store.verdict_of(tenant, case_id)
         if verdict is not None and case.release != found[0].sha256:
-            _keep(world, world.shadows, _compared(world, case, verdict, found[0]))
+            _keep(world, world.shadows, _compared(world, case, verdict, found[0]), found[0].name)
     except UnknownCase:
         return
     except UnmaskError as error:
@@ -84,9 +84,11 @@ def _judged(world: World, case: Case, release: Release) -> Verdict:
     return world.handlers.judge(case, picture, found, release, world.catalogue.policy(case.policy))
 
 
-def _keep(world: World, shadows: ShadowStore, score: ShadowScore) -> None:
+def _keep(world: World, shadows: ShadowStore, score: ShadowScore, release: str) -> None:
     if shadows.keep(score):
         _count(world, "shadow_failed" if score.label is None else "shadow_scored")
+        if world.observer is not None:
+            world.observer.compared(score, release)
 
 
 def _count(world: World, duty: str) -> None:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _BATCH: Final = 100
 # Claimed events in memory, over all endpoints.
 _MOST: Final = 2000
-# Told of each attempt: name of the sink, `accepted` | `failed` | `refused` | `postponed`, seconds.
+# Told of each attempt: name of the sink, `accepted` | `failed` | `refused` | `postponed`, seconds since the event happened.
 Watch = Callable[[str, str, float], None]
 
 
@@ -149,7 +149,7 @@ class Relay:
         else:
             outcome = self._send(lane, sink, round_)
         if self._watch is not None:
-            self._watch(sink.name, outcome, time.monotonic() - started)
+            self._watch(sink.name, outcome, (self._clock.now() - round_.out.event.at).total_seconds())
         self._go_on(round_)
 
     def _send(self, lane: str, sink: EventSink, round_: Round) -> str:

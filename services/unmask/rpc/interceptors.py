@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 
@@ -15,6 +16,7 @@ from grpc_status import rpc_status
 from unmask.core.access import Caller
 from unmask.core.deadlines import deadline
 from unmask.core.errors import CallerError, Unavailable, UnmaskError
+from unmask.core.metrics import CANCELLED, OK
 from unmask.rpc.callers import OURS, CallerOf, allow, local_caller
 from unmask.rpc.statuses import to_status
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 else:
     _Interceptor = grpc.aio.ServerInterceptor  # generic only in its stubs
 _Enter = Callable[[Any], Awaitable[None]]
+# Told of each call that ended: its method, the code of its error or `ok`, seconds.
+Heard = Callable[[str, str, float], None]
 _KINDS: Final = {
     (requests, responses): f"{'stream' if requests else 'unary'}_{'stream' if responses else 'unary'}"
     for requests in (False, True)
@@ -52,8 +56,8 @@ class Edge(_Interceptor):
     again with every message, so that a revoked token ends it too.
     """
 
-    def __init__(self, caller_of: CallerOf = local_caller) -> None:
-        self._caller_of = caller_of
+    def __init__(self, caller_of: CallerOf = local_caller, heard: Heard | None = None) -> None:
+        self._caller_of, self._heard = caller_of, heard
 
     async def intercept_service(
         self,
@@ -73,33 +77,29 @@ class Edge(_Interceptor):
             allow(found, method, request)
             _caller.set(found)
 
-        return _wrapped(handler, method, enter)
+        return _wrapped(handler, method, enter, self._heard)
 
 
-def _wrapped(handler: Handler, method: str, enter: _Enter) -> Handler:
+def _wrapped(handler: Handler, method: str, enter: _Enter, heard: Heard | None) -> Handler:
     """The same kind of handler with the edge around its behaviour."""
     kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
     behaviour = getattr(handler, kind)
 
     async def once(request: Any, context: Context) -> Any:
         _hold_to_deadline(context)
-        try:
+        async with _ended_well(method, context, heard):
             await enter(request)
             return await behaviour(_each(request, enter) if handler.request_streaming else request, context)
-        except Exception as error:
-            await _abort(error, method, context)
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
         _hold_to_deadline(context)
-        try:
+        async with _ended_well(method, context, heard):
             await enter(request)
             async for response in behaviour(_each(request, enter) if handler.request_streaming else request, context):
                 # What was asked over a stream was looked at when it came.
                 if not handler.request_streaming:
                     await enter(request)
                 yield response
-        except Exception as error:
-            await _abort(error, method, context)
 
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     around = stream if handler.response_streaming else once
@@ -119,17 +119,32 @@ async def _each(requests: AsyncIterator[Any], enter: _Enter) -> AsyncIterator[An
         yield request
 
 
-async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
-    """Ends the call with the error's status; a defect of ours is logged here and told to nobody else."""
-    if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
-        raise error
-    known = as_unmask(error, method)
+@asynccontextmanager
+async def _ended_well(method: str, context: Context, heard: Heard | None) -> AsyncIterator[None]:
+    """Turns what is raised meanwhile into the call's status, and tells `heard` how the call ended."""
+    started, code = time.monotonic(), OK
+    try:
+        yield
+    except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
+        code = CANCELLED
+        raise
+    except Exception as error:
+        known = as_unmask(error, method)
+        code = known.code
+        await _abort(known, context)
+    finally:
+        if heard is not None:
+            heard(method.rpartition(".")[2], code, time.monotonic() - started)
+
+
+async def _abort(known: UnmaskError, context: Context) -> NoReturn:
+    """Ends the call with the error's status."""
     status = rpc_status.to_status(to_status(known))
     await context.abort(status.code, status.details or "", tuple(status.trailing_metadata or ()))
 
 
 def as_unmask(error: Exception, where: str) -> UnmaskError:
-    """The error as callers may see it; what is not theirs to repair goes to the log."""
+    """The error as callers may see it; what is not theirs to repair, a defect of ours above all, goes to the log."""
     if not isinstance(error, UnmaskError):
         _log.error("%s broke", where, exc_info=error)
         return UnmaskError("an error inside the server; its log says more")

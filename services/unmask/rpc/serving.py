@@ -22,7 +22,7 @@ from unmask.core.cards import ModelRef, TensorSpec
 from unmask.core.errors import BadConfig, BadModel, Unavailable, UnmaskError
 from unmask.core.ports import ModelServer
 from unmask.rpc.callers import CallerOf, local_caller
-from unmask.rpc.interceptors import Edge
+from unmask.rpc.interceptors import Edge, Heard
 from unmask.rpc.tls import Certificates, server_credentials
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class ServerSettings:
     tls: Certificates | None = None
     # Set while health says SERVING: for whoever cannot ask over gRPC (Kubernetes' own gRPC probe speaks no TLS).
     serving: threading.Event = field(default_factory=threading.Event)
+    heard: Heard | None = None
 
 
 def probe_model(models: ModelServer, ref: ModelRef) -> None:
@@ -168,7 +169,7 @@ async def started(
         # A second server on the same port must fail, not take half of the calls.
         ("grpc.so_reuseport", 0),
     ]
-    server = grpc.aio.server(interceptors=[Edge(caller_of)], options=options)
+    server = grpc.aio.server(interceptors=[Edge(caller_of, settings.heard)], options=options)
     state = await _with_health(server, services)
     try:
         port = _bound(server, address, settings.tls)

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.core.readouts import DoubtMap, OpenSet, softmax
+from unmask.core.errors import BadModel
+from unmask.core.reading import Reader
+from unmask.core.readouts import DoubtMap, OpenSet, Reference, reference, softmax
 
 finite = st.floats(-1e6, 1e6)
 logits = st.lists(st.floats(-500.0, 500.0), min_size=1, max_size=6)
@@ -55,3 +57,28 @@ def test_the_unknown_share_is_that_of_the_free_energy(values: list[float], tempe
     energy = float(np.logaddexp.reduce(np.array(values) / temperature))
     assert len(shares) == len(values) + 1
     assert shares[-1] == pytest.approx(1.0 / (1.0 + math.exp(min(energy - unknown, 700.0))), abs=1e-9)
+
+
+GOOD = {"bins": [0.5, 1.0], "real": [0.9, 0.1], "synthetic": [0.2, 0.8]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"bins": [0.5, 0.9]}, "bins"),
+        ({"bins": [1.0, 1.0]}, "bins"),
+        ({"bins": []}, "bins"),
+        ({"real": [0.9]}, "real"),
+        ({"real": [1.1, -0.1]}, "real"),
+        ({"synthetic": [0.2, 0.2]}, "synthetic"),
+        ({"synthetic": None}, "synthetic"),
+    ],
+)
+def test_a_reference_that_is_no_histogram_is_refused(changed: dict[str, object], field: str) -> None:
+    with pytest.raises(BadModel, match=f"reference: field '{field}'"):
+        reference(Reader("card.json: reference", GOOD | changed))
+
+
+def test_a_reference_is_read_and_may_be_absent() -> None:
+    found = reference(Reader("card.json: reference", GOOD))
+    assert found == Reference((0.5, 1.0), (0.9, 0.1), (0.2, 0.8)) and reference(None) is None

@@ -22,13 +22,14 @@ from unmask.adapters.releases_sql import SqlReleases, SqlShadows
 from unmask.adapters.store_sql import SqlStore
 from unmask.core.access import AuditEntry
 from unmask.core.cards import Release
-from unmask.core.domain import Case, Classified, Message, Priority, State, Step
+from unmask.core.domain import Case, Classified, Message, Priority, State, Step, Verdict
 from unmask.core.errors import BadModel, BadRequest, Unavailable
 from unmask.core.policy_text import DEFAULT_POLICY, parse_policy
 from unmask.core.releases import (
     Cell,
     Label,
     Pointers,
+    ShadowScore,
     StoredRelease,
     disagreement,
     is_chosen,
@@ -70,9 +71,13 @@ class Counts:
     """An observer that remembers."""
 
     duties: list[str] = field(default_factory=list)
+    comparisons: list[tuple[str, ShadowScore]] = field(default_factory=list)
 
-    def stepped(self, case: Case, step: Step, seconds: float) -> None:
+    def stepped(self, case: Case, step: Step, seconds: float | None, verdict: Verdict | None = None) -> None:
         assert step is not Step.SHADOW
+
+    def compared(self, score: ShadowScore, release: str) -> None:
+        self.comparisons.append((release, score))
 
     def counted(self, duty: str, count: int) -> None:
         self.duties += [duty] * count

@@ -107,6 +107,8 @@ def card_entries(parent: Parent, order: Order, found: Adapted, learned: Learned)
             "data": "held-out rows of the memory; samples cross-fitted",
             **figures(learned.gate),
         },
+        # The parent's scores: with other heads they lie otherwise, and drift would be measured against what never was.
+        "reference": None,
         "notes": [
             f"adapted from version {parent.card.version} to {order.generator}: only the heads changed, the trunk is the same",
             "memory.safetensors holds features that derive from faces, no pictures",

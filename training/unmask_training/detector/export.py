@@ -25,7 +25,7 @@ from unmask_training.data.chips import Chips, Row
 from unmask_training.detector.evaluate import detection_rows, evaluate, logits, scored
 from unmask_training.detector.network import Detector, Served, read_state
 from unmask_training.detector.recipe import Recipe
-from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
+from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point, reference_shares
 from unmask_training.measuring.measures import markdown
 
 MARGIN: Final = 1.0
@@ -176,7 +176,9 @@ def calibrate(folder: Path, card: dict[str, Any], data: Path) -> dict[str, Any]:
     raw, truth = np.concatenate(parts), np.array([row.label == "synthetic" for row in twice])
     card = {**card, "calibration": card_calibration(fit_calibration(raw, truth))}
     parsed = Card.parse(json.dumps(card).encode(), "")
-    card["thresholds"] = operating_point(scored(parsed, raw, twice))
+    found = scored(parsed, raw, twice)
+    card["thresholds"] = operating_point(found)
+    card["reference"] = reference_shares(found)
     return card
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from unmask.core.cards import Calibration
+from unmask.core.metrics import BINS
 from unmask_training.measuring.measures import Scored, threshold_at
 
 _POINTS: Final = (0.01, 0.02, 0.05, 0.1)
@@ -44,6 +45,19 @@ def operating_point(scored: Scored, band: float = 0.05) -> dict[str, float]:
     fake = np.array([(scored.score[scored.fake] >= t).mean() for t in grid])
     upper = float(grid[np.argmax(real >= fake + band)]) if (real >= fake + band).any() else 0.5
     return points | {"real_below": round(max(upper - 0.04, 0.01), 4), "synthetic_above": round(upper, 4)}
+
+
+def reference_shares(scored: Scored) -> dict[str, list[float]]:
+    """The card's section `reference`: how the scores of each class lie over the bins that serving watches for drift."""
+    edges = [0.0, *BINS[:-1], np.nextafter(1.0, 2.0)]
+
+    def shares(scores: NDArray[np.float64]) -> list[float]:
+        # Prometheus counts a score that equals a bound below it, numpy above.
+        counts, _ = np.histogram(np.nextafter(np.clip(scores, 1e-9, 1.0), 0.0), edges)
+        return [round(float(count) / max(len(scores), 1), 4) for count in counts]
+
+    real, fake = scored.score[~scored.fake], scored.score[scored.fake]
+    return {"bins": list(BINS), "real": shares(real), "synthetic": shares(fake)}
 
 
 def card_calibration(calibration: Calibration) -> dict[str, Any]:

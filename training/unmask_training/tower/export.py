@@ -28,7 +28,7 @@ from unmask_training.detector.evaluate import detection_rows, evaluate, scored
 from unmask_training.detector.export import data_of, files_of, golden_section
 from unmask_training.detector.network import Detector, read_state
 from unmask_training.detector.outputs import outputs
-from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point
+from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point, reference_shares
 from unmask_training.measuring.tiers import TIERS
 from unmask_training.tower.fit import learnt_rows
 from unmask_training.tower.network import CHANNELS, PARTS, Answers, TowerDetector
@@ -191,7 +191,9 @@ def calibrated(folder: Path, card: dict[str, Any], chips: Chips) -> dict[str, An
         "doubts": [round(float(share), 4) for share in shares],
     }
     parsed = Card.parse(json.dumps(card).encode(), "")
-    card["thresholds"] = operating_point(scored(parsed, raw, every)) | {"doubt": 1.0 - _STRANGE_SHARE}
+    answers = scored(parsed, raw, every)
+    card["thresholds"] = operating_point(answers) | {"doubt": 1.0 - _STRANGE_SHARE}
+    card["reference"] = reference_shares(answers)
     return card
 
 
