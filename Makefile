@@ -179,6 +179,15 @@ image: ## the image of every service, and the one with models in it (needs docke
 image-root: .venv/.dev ## what the image holds, without Docker: OUT/image/root and the wheel in OUT/image/dist
 	@$(BIN)/python deploy/image/assemble.py here "$(OUT)/image" && du -sm "$(OUT)/image/root" | sed 's/\t.*/ MB/'
 
+.PHONY: image-check
+image-check: .venv/.dev setup-deploy ## hadolint, the image's root tried in a bare environment, the compose file and what it runs
+	@.venv-deploy/bin/hadolint deploy/Dockerfile deploy/Dockerfile.training
+	@$(BIN)/python -m pytest tests/deploy/test_image.py tests/deploy/test_compose.py tests/deploy/test_compose_run.py $(ARGS)
+
+.PHONY: secrets
+secrets: ## the secrets of deploy/compose.yaml that are not there yet, into deploy/secrets (ARGS="NAME…" of the server, for TLS)
+	@deploy/compose-secrets.sh $(ARGS)
+
 ##@ Protos
 
 PROTOC = $(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/unmask/v1/*.proto
