@@ -152,7 +152,7 @@ lint-style: .venv/.dev
 
 .PHONY: lint-types
 lint-types: .venv/.dev
-	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev
+	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev deploy/image deploy/supply
 
 .PHONY: lint-imports
 lint-imports: .venv/.dev
@@ -183,6 +183,18 @@ image-root: .venv/.dev ## what the image holds, without Docker: OUT/image/root a
 image-check: .venv/.dev setup-deploy ## hadolint, the image's root tried in a bare environment, the compose file and what it runs
 	@.venv-deploy/bin/hadolint deploy/Dockerfile deploy/Dockerfile.training
 	@$(BIN)/python -m pytest tests/deploy/test_image.py tests/deploy/test_compose.py tests/deploy/test_compose_run.py $(ARGS)
+
+.PHONY: sbom
+sbom: image-root setup-deploy ## bill of materials (CycloneDX) of what the image runs, into OUT/sbom.cdx.json
+	@.venv-deploy/bin/python -m deploy.supply.sbom "$(OUT)/image" "$(OUT)/sbom.cdx.json"
+
+.PHONY: licences
+licences: sbom ## hold its licences against deploy/supply/policy.toml and write deploy/supply/LICENCES.md (ARGS=--check)
+	@.venv-deploy/bin/python -m deploy.supply.licences "$(OUT)/sbom.cdx.json" $(ARGS)
+
+.PHONY: audit
+audit: setup-deploy ## known vulnerabilities of its packages, by pip-audit (needs the network; says when nothing answered)
+	@.venv-deploy/bin/python -m deploy.supply.audit
 
 .PHONY: secrets
 secrets: ## the secrets of deploy/compose.yaml that are not there yet, into deploy/secrets (ARGS="NAME…" of the server, for TLS)
