@@ -196,6 +196,10 @@ licences: sbom ## hold its licences against deploy/supply/policy.toml and write 
 audit: setup-deploy ## known vulnerabilities of its packages, by pip-audit (needs the network; says when nothing answered)
 	@.venv-deploy/bin/python -m deploy.supply.audit
 
+.PHONY: docs
+docs: setup-deploy ## build docs/ into OUT/docs, strictly: every link and anchor has to lead somewhere
+	@.venv-deploy/bin/mkdocs --quiet build --strict --site-dir "$(abspath $(OUT))/docs"
+
 .PHONY: secrets
 secrets: ## the secrets of deploy/compose.yaml that are not there yet, into deploy/secrets (ARGS="NAME…" of the server, for TLS)
 	@deploy/compose-secrets.sh $(ARGS)

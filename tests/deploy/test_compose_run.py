@@ -12,16 +12,19 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.deploy.documents import Block, blocks
 from tests.deploy.stand_in import Composed, composed, make_secrets
 from tests.system.backends import open_folder
 from tests.system.tiny_models import face_picture, make_repository
 from tests.system.triton_backend import write_configs
 from unmask.core.errors import Unauthenticated
+from unmask.rpc.asking import Request
 from unmask.rpc.client import Client
 from unmask.rpc.tls import Tls
 from unmask_dev.process import wait_until
 
 pytestmark = pytest.mark.slow
+TRIED = [block for block in blocks() if block.tried == "platform"]
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,19 @@ def test_the_store_asks_who_calls(platform: Composed) -> None:
 
 def test_the_administrator_is_told_the_secret_of_webhooks(platform: Composed, token: str) -> None:
     assert platform.run("admin", "tenant", "secret", "acme").startswith("whsec_")
+
+
+@pytest.mark.parametrize("block", TRIED, ids=lambda block: f"{block.page}: {block.lines[0]}")
+def test_what_the_documents_mark_as_tried_on_the_platform_works(
+    platform: Composed, token: str, tmp_path: Path, block: Block
+) -> None:
+    """As an administrator, with a case of the user whom one of them erases."""
+    with client(platform, token) as unmask:
+        unmask.check(Request(face_picture(seed=4711), labels={"user": "4711"}))
+    command = ["bash", "-euo", "pipefail", "-c", block.text]
+    env = {**platform.environment("admin"), "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
 
 
 def test_nothing_is_written_where_a_container_could_not(platform: Composed) -> None:
