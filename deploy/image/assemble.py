@@ -6,6 +6,7 @@ Standard library only: `deploy/Dockerfile` calls it in a bare python image, `mak
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import os
 import shutil
@@ -113,8 +114,16 @@ def _settle(tree: Path, prefix: Path) -> None:
 def assemble(folder: Path, checkout: Path = CHECKOUT) -> Path:
     """Makes `folder`/dist (the wheel) and `folder`/root (what the image runs); returns the root.
 
-    Goes the image's own way, with both layers; the libraries are left as they are while their lock is the same.
+    Goes the image's own way, with both layers; the libraries are left as they are while their lock is the same.  One at a time:
+    a second call waits for the first.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _assemble(folder, checkout)
+
+
+def _assemble(folder: Path, checkout: Path) -> Path:
     root, overlay, lock = folder / "root", folder / "overlay", checkout / "locks/service.txt"
     stamp, made_by = folder / "made-by", hashlib.sha256(lock.read_bytes() + Path(__file__).read_bytes()).hexdigest()
     for stale in (overlay, folder / "dist", *([] if _is(stamp, made_by) else [root])):
