@@ -6,8 +6,9 @@ import os
 from dataclasses import fields, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from unmask.adapters.catalogue_sql import SqlCatalogue
 from unmask.adapters.clock import SystemClock
 from unmask.bootstrap import Parts
 from unmask.core.errors import BadConfig, Unavailable
@@ -107,7 +108,9 @@ class DistributedParts(Parts):
 
     def sweeper(self, world: World) -> Sweeper:
         """What publishes again, and does the slow duties."""
-        look = Lookout(self.watched, self.catalogue, self.models, SystemClock(), self.observer)
+        # It looks at releases and never puts the first one into an empty store: it may have no models, or others than workers.
+        catalogue = SqlCatalogue(self.database, none_yet, none_yet)
+        look = Lookout(self.watched, catalogue, self.models, SystemClock(), self.observer)
         duties = (*watch_duties(look), *slow_duties(self.erasing))
         return Sweeper(world, duties=duties, report=self.observer.counted)
 
@@ -127,6 +130,11 @@ class DistributedParts(Parts):
         self.database.probe()
         probe_blobs(self.blobs)
         self.queue.probe()
+
+
+def none_yet() -> NoReturn:
+    """In place of a first release or policy, for who must not choose it."""
+    raise Unavailable("no release is in the store yet: the first process that has models puts it there")
 
 
 def probe_blobs(blobs: BlobStore) -> None:

@@ -33,6 +33,7 @@ from unmask.core.policy import Policy
 from unmask.core.policy_text import DEFAULT_POLICY, parse_policy
 from unmask.core.releases import Cell, Pointers, ShadowScore, promoted, shadowed
 from unmask.core.world import Catalogue
+from unmask.distributed import none_yet
 
 POLICY = parse_policy(DEFAULT_POLICY)
 STRICT = parse_policy(DEFAULT_POLICY.replace("name: default", "name: strict").replace("then: allow", "then: review"))
@@ -128,6 +129,13 @@ class TestSharedCatalogue:
             raise BadModel("no repository here")
 
         assert SqlCatalogue(open_database(), gone, gone).active_release().name == "first"
+
+    def test_a_sweeper_looks_and_begins_nothing(self, open_database: Callable[[], Database]) -> None:
+        looking = SqlCatalogue(open_database(), none_yet, none_yet, seconds=0.0)
+        with pytest.raises(Unavailable, match="no release is in the store yet"):
+            looking.active_release()
+        catalogue(open_database(), "second").active_release()
+        assert looking.active_release().name == "second"
 
     def test_of_starts_at_once_one_is_first(self, open_database: Callable[[], Database]) -> None:
         made = [catalogue(open_database(), f"r{number}") for number in range(8)]
