@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import Any, Final
 
 from unmask_training import trunks
+from unmask_training.localizer.networks import NETWORKS
 
 RECIPES: Final = {
     **dict.fromkeys(trunks.SPECS, "unmask_training.detector.fit:fit"),
     "clip_vit_b16": "unmask_training.tower.fit:fit",
-    **dict.fromkeys(("unet", "yolov8n-seg", "yolov8s-seg", "yolo11n-seg"), "unmask_training.localizer.fit:fit"),
+    **dict.fromkeys(NETWORKS, "unmask_training.localizer.fit:fit"),
 }
 EVALUATORS: Final = {
     "synthetic": "unmask_training.detector.evaluate:evaluate",

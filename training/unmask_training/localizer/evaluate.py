@@ -164,7 +164,7 @@ def outcomes(folder: Path, cases: Iterable[Case], thresholds: Mapping[str, float
 
 
 def evaluate(folder: Path, card: Card, data: Path, part: str = "val") -> dict[str, Any]:
-    """The figures of `localizer_figures.table` on a part of prepared data, at the card's `region_score`."""
+    """`figures.table` and the figures after one more encode on a part of prepared data, at the card's `region_score`."""
     masked = outcomes(folder, masked_cases(card, Regions(data), part), card.thresholds)
     whole = outcomes(folder, whole_cases(card, Chips(data), part), card.thresholds)
     if not any(o.doctored for o in masked):

@@ -1,8 +1,8 @@
-"""The localizer's recipe `yolov8n-seg`: ultralytics' network and loss, our samples, a schedule that ends on time.
+"""Fits a localizer of `networks.NETWORKS`: our samples, the network's own loss, a schedule that ends on time.
 
-Forgery traces are faint and time is short, so three things are added to the plain recipe: the trunk starts from a trained
-detector, a dense head on the prototypes learns the mask of every pixel while training, and plainly visible forgeries come
-first, faint ones later.
+Forgery traces are faint and time is short, so three things are added to the plain recipes: the trunk starts from a trained
+detector, every pixel's mask is learned (YOLO's prototypes get a dense head for it while training), and plainly visible
+forgeries come first, faint ones later.
 
 Ultralytics' own trainer reads files, augments them (mosaic, mixing, colour) in ways that would erase the traces looked for,
 and keeps bfloat16 from the processor; so only its network and loss are used.  Masks stay masks: no polygon label stands
