@@ -118,7 +118,8 @@ class Up:
 
     def events(self) -> list[dict[str, Any]]:
         """What the webhook receiver printed: it prints only what it has verified."""
-        return [json.loads(line) for line in self.log_of("receiver").splitlines() if line.startswith("{")]
+        whole = self.log_of("receiver").rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def processes(self) -> dict[int, str]:
         """What of it lives, with its command line."""

@@ -17,7 +17,9 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
             webhook.verify(body, dict(self.headers))
-            print(body.decode(), flush=True)
+            # One write a line: events that come at once share this output.
+            sys.stdout.write(f"{body.decode()}\n")
+            sys.stdout.flush()
             self.send_response(204)
         except WebhookVerificationError:
             self.send_response(400)
