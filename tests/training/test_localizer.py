@@ -19,17 +19,9 @@ from unmask.core.masks import polygons_of
 from unmask_training.data.manipulate_engines import Mask
 from unmask_training.data.manipulate_shapes import outlines, rasterise
 from unmask_training.localizer import fit as localizer
+from unmask_training.localizer.calibrating import Scores, best_level, calibration_cases, scores_of, thresholds
 from unmask_training.localizer.evaluate import Case, drawn, heads_of
-from unmask_training.localizer.export import (
-    Scores,
-    base_card,
-    best_level,
-    calibration_cases,
-    load_network,
-    scores_of,
-    thresholds,
-    write_graph,
-)
+from unmask_training.localizer.export import base_card, load_network, write_graph
 from unmask_training.localizer.figures import (
     Outcome,
     alarms,
@@ -47,6 +39,7 @@ from unmask_training.localizer.samples import Delivery, Sample, Sampler, contrac
 SIDE = 200
 TO_UNIT = geometry.scaling(1 / 120.0, (-1 / 3, -1 / 3))
 CONTRACT = contract_of(128, 1.25)
+FILES = {"model.onnx": {"sha256": "0" * 64, "bytes": 1}}
 
 
 def picture(seed: int) -> np.ndarray:
@@ -148,8 +141,8 @@ def test_a_short_training_resumes_exports_and_agrees(tmp_path: Path, recipe: str
     folder.mkdir(parents=True)
     assert write_graph(model, view.size, folder / "model.onnx") <= 1e-3
     (folder / "weights.safetensors").write_bytes(b"")
-    card = Card.parse(json.dumps(base_card(folder, view, {}, model, large=True)).encode(), "")
-    cases, plainly = calibration_cases(card, data)
+    card = Card.parse(json.dumps(base_card(folder, view, model.outputs(view.size), FILES, {}, "")).encode(), "")
+    cases, plainly = calibration_cases(view, data)
     found = list(heads_of(folder, (case.view for case in cases[:20])))
     assert 0 < plainly < len(cases)
     for spec in card.outputs:
@@ -280,9 +273,7 @@ def test_pixel_figures_have_the_known_values() -> None:
 def test_thresholds_keep_false_alarms_at_their_rate(tmp_path: Path) -> None:
     folder = tmp_path / "localizer" / "1"
     folder.mkdir(parents=True)
-    for name in ("model.onnx", "weights.safetensors"):
-        (folder / name).write_bytes(b"x")
-    card = Card.parse(json.dumps(base_card(folder, CONTRACT, {}, NETWORKS["unet"]())).encode(), "")
+    card = Card.parse(json.dumps(base_card(folder, CONTRACT, NETWORKS["unet"]().outputs(128), FILES, {}, "")).encode(), "")
     rng = np.random.default_rng(0)
     best = np.concatenate([rng.uniform(0, 0.6, 1000), rng.uniform(0.4, 1, 500)])
     truth = np.arange(1500) >= 1000

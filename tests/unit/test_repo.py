@@ -64,8 +64,8 @@ def test_nothing_large_but_models_is_in_the_tree() -> None:
 
 
 def test_fetched_weights_are_not_committed() -> None:
-    products = {entry.product.path for entry in read_lock(ROOT / "model_repository").values() if entry.product is not None}
-    assert len(products) == 2
+    products = {product.path for entry in read_lock(ROOT / "model_repository").values() for product in entry.products}
+    assert len(products) == 3
     assert not {f"model_repository/{path}" for path in products} & {str(path.relative_to(ROOT)) for path in tracked()}
 
 

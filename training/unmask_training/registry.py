@@ -13,6 +13,7 @@ RECIPES: Final = {
     **dict.fromkeys(trunks.SPECS, "unmask_training.detector.fit:fit"),
     "clip_vit_b16": "unmask_training.tower.fit:fit",
     **dict.fromkeys(NETWORKS, "unmask_training.localizer.fit:fit"),
+    "clip_vit_b16-seg": "unmask_training.localizer.tokens.fit:fit",
 }
 EVALUATORS: Final = {
     "synthetic": "unmask_training.detector.evaluate:evaluate",

@@ -97,13 +97,11 @@ def _lock(repository: ModelRepository) -> Iterator[str]:
     except BadModel as error:
         yield error.detail
         return
-    for entry in entries.values():
-        if entry.product is None:
-            continue
-        name, version, file = Path(entry.product.path).parts
+    for weights, product in ((entry.name, product) for entry in entries.values() for product in entry.products):
+        name, version, file = Path(product.path).parts
         try:
             card = repository.card(ModelRef(name, int(version)))
         except BadModel:
             continue
-        if card.files.get(file) != entry.product.sha256:
-            yield f"{repository.root / LOCK_NAME}: {entry.name}: the product's sha256 is not the one that the card names"
+        if card.files.get(file) != product.sha256:
+            yield f"{repository.root / LOCK_NAME}: {weights}: {product.path}: its sha256 is not the one that the card names"

@@ -61,7 +61,7 @@ class Entry:
     wheel_sha256: str
     licence: str
     files: tuple[SourceFile, ...]
-    product: Product | None
+    products: tuple[Product, ...]
 
 
 def read_lock(root: Path) -> dict[str, Entry]:
@@ -82,7 +82,9 @@ def _entry(where: str, name: str, table: object) -> Entry:
     files = table.get("files")
     if not isinstance(files, list) or not files:
         raise BadModel(f"{where}: names no files")
-    product = table.get("product")
+    products = table.get("products", [])
+    if not isinstance(products, list):
+        raise BadModel(f"{where}: products: expected a list of tables")
     return Entry(
         name=name,
         wheel=_text(where, table, "wheel"),
@@ -90,7 +92,7 @@ def _entry(where: str, name: str, table: object) -> Entry:
         wheel_sha256=_digest(where, table, "wheel_sha256"),
         licence=_text(where, table, "licence"),
         files=tuple(_source(where, file) for file in files),
-        product=None if product is None else _product(where, product, len(files)),
+        products=tuple(_product(where, product, len(files)) for product in products),
     )
 
 
@@ -135,18 +137,18 @@ def fetch_products(root: Path, entries: Mapping[str, Entry]) -> list[tuple[Path,
 
     Raises `Unavailable` when a wheel cannot be downloaded, `BadModel` when a hash is another.
     """
-    return [_make_product(root, entry, entry.product) for entry in entries.values() if entry.product is not None]
+    return [made for entry in entries.values() for made in _make_products(root, entry)]
 
 
-def _make_product(root: Path, entry: Entry, product: Product) -> tuple[Path, bool]:
-    target = root / product.path
-    if sha256_of(target) == product.sha256:
-        return target, False
-    [source] = sources(entry).values()
-    made = _RECIPES[product.made_by](source, *_beside(root, product))
-    _check(f"{entry.name}: what {product.made_by} made", made, product.sha256)
-    write_atomically(target, made)
-    return target, True
+def _make_products(root: Path, entry: Entry) -> list[tuple[Path, bool]]:
+    """An entry's products; its wheel is downloaded once, and only for what is not there."""
+    missing = [product for product in entry.products if sha256_of(root / product.path) != product.sha256]
+    [source] = sources(entry).values() if missing else [b""]
+    for product in missing:
+        made = _RECIPES[product.made_by](source, *_beside(root, product))
+        _check(f"{entry.name}: what {product.made_by} made", made, product.sha256)
+        write_atomically(root / product.path, made)
+    return [(root / product.path, product in missing) for product in entry.products]
 
 
 def _beside(root: Path, product: Product) -> list[bytes]:

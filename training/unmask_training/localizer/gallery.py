@@ -12,7 +12,7 @@ import numpy as np
 
 from unmask.core.images import Pixels
 from unmask.core.masks import HEAT_LEVEL, Heads, face_score, regions_of
-from unmask_training.localizer.evaluate import Case, heads_of, masked_cases
+from unmask_training.localizer.evaluate import Case, heads_of, masked_cases, view_of
 from unmask_training.localizer.rows import Regions
 from unmask_training.measuring.evaluating import read_card
 
@@ -39,7 +39,7 @@ def tile(case: Case, heads: Heads, thresholds: Mapping[str, float]) -> Pixels:
 def sheet(folder: Path, data: Path, part: str, count: int, seed: int) -> Pixels:
     """Tiles of `count` doctored faces and twins drawn at random."""
     card = read_card(folder)
-    cases = list(masked_cases(card, Regions(data), part))
+    cases = list(masked_cases(view_of(card), Regions(data), part))
     if not cases:
         raise ValueError(f"{data}: no doctored faces in part {part!r}")
     order = np.random.default_rng(seed).permutation(len(cases))[: max(count // _COLUMNS, 1) * _COLUMNS]

@@ -35,11 +35,15 @@ _LEAST_PIECE: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One view: (S, S, 3) uint8 RGB, its mask (S, S), and the name of the source (for the tests)."""
+    """One view: (S, S, 3) uint8 RGB, its mask (S, S), of which of `KINDS` it is, and the engine of a doctored one.
+
+    Splices of generated donors are of the engine `generator_donor`, whichever way they were blended.
+    """
 
     view: Pixels
     mask: Mask
     kind: str
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,32 +154,32 @@ class Sampler:
         """
         easy = rng.uniform() < ease
         kind = "made" if easy else str(rng.choice(self._kinds, p=self._weights))
-        pixels, to_unit, mask, before = self._planes(kind, rng, easy)
+        pixels, to_unit, mask, before, engine = self._planes(kind, rng, easy)
         seed = int(rng.integers(1 << 31))
         samples = []
         for name, planes, truth in ((kind, pixels, mask), ("real", before, np.zeros_like(mask))):
             if planes is not None:
                 way = np.random.default_rng(seed)
                 view, placed = deliver(planes, to_unit, truth, contract, _GENTLE if easy else self.delivery, way)
-                samples.append(Sample(view, placed, name))
+                samples.append(Sample(view, placed, name, engine if planes is pixels else ""))
         return samples
 
-    def _planes(self, kind: str, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Floats, Mask, Pixels | None]:
+    def _planes(self, kind: str, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Floats, Mask, Pixels | None, str]:
         if kind in {"prepared", "faceswap"}:
             pool = self._prepared if kind == "prepared" else self._swaps
             row = pool[int(rng.integers(len(pool)))]
             prepared, mask = self.regions.planes(row)
-            return prepared, row.to_unit, mask, None
+            return prepared, row.to_unit, mask, None, row.engine
         if kind == "synthetic":
             face = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))])
-            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None
+            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None, ""
         face = self._real(rng)
         made = self._made(face, rng, easy) if kind == "made" else None
         if made is None:
-            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None
-        return made[0], face.to_unit, made[1], face.pixels
+            return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None, ""
+        return made[0], face.to_unit, made[1], face.pixels, made[2]
 
-    def _made(self, face: Face, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Mask] | None:
+    def _made(self, face: Face, rng: np.random.Generator, easy: bool) -> tuple[Pixels, Mask, str] | None:
         """A splice made now; its donor another real face or, in two of five, a generated one.  Easy ones are plain to see."""
         for _ in range(4):
             names, weights = self._easy if easy else self._engines
@@ -194,7 +198,7 @@ class Sampler:
             if made is None:
                 continue
             if not easy or _change(face.pixels, *made) >= _PLAIN_CHANGE:
-                return made
+                return *made, "generator_donor" if donor is not None and generated else engine
         return None
 
     def _real(self, rng: np.random.Generator) -> Face:

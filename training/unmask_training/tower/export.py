@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 import yaml
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unmask.core.cards import CARD_SCHEMA, Card
 from unmask.core.golden import golden_pictures
-from unmask.core.vit_trunk import FEATURES, NORMS, OPSET, PIXELS, POSITIONS, RANGES, SMOOTHING, joined
+from unmask.core.vit_trunk import FEATURES, PIXELS, joined
 from unmask_training.adaptation.memory import MEMORY, Memory
 from unmask_training.data.chips import Chips
 from unmask_training.detector.evaluate import detection_rows, evaluate, scored
@@ -31,15 +28,12 @@ from unmask_training.detector.outputs import outputs
 from unmask_training.measuring.calibration import card_calibration, fit_calibration, operating_point, reference_shares
 from unmask_training.measuring.tiers import TIERS
 from unmask_training.tower.fit import learnt_rows
+from unmask_training.tower.graphs import FETCHED, OWN, reading, write_gap
 from unmask_training.tower.network import CHANNELS, PARTS, Answers, TowerDetector
 from unmask_training.tower.recipe import TowerRecipe
 
-OWN: Final = "own.onnx"
 _FILES: Final = ("model.onnx", OWN, "weights.safetensors")
-# Too large to be committed: made of its own graph and the tower's file.
-_FETCHED: Final = ("model.onnx",)
 _PARITY: Final = 1e-3
-_LARGE: Final = 1024
 # A known generator's picture is called unknown so often, a familiar face strange so often.
 _UNKNOWN_SHARE: Final = 0.05
 _STRANGE_SHARE: Final = 0.01
@@ -85,38 +79,9 @@ def stored(network: TowerDetector) -> dict[str, Tensor]:
 def write_own(network: TowerDetector, path: Path) -> None:
     """Writes the detector's own graph; what the tower gives and takes is the gap in it."""
     sample = torch.from_numpy(golden_pictures(network.size, 2))
-    names = [PIXELS, *Answers._fields]
-    torch.onnx.export(
-        Own(network).eval(),
-        (sample, torch.zeros(2, network.project.in_features)),
-        str(path),
-        input_names=["image", FEATURES],
-        output_names=names,
-        dynamic_axes={name: {0: "batch"} for name in ["image", FEATURES, *names]},
-        opset_version=OPSET,
-        do_constant_folding=False,  # the heads keep their names, by which adaptation changes them
-        dynamo=False,
-    )
-    model = onnx.load(str(path))
-    del model.graph.value_info[:]
-    for name, values in zip((POSITIONS, NORMS, SMOOTHING, RANGES), (getattr(network, part) for part in PARTS), strict=True):
-        model.graph.initializer.append(numpy_helper.from_array(values.numpy(), name))
-    _halve(model.graph)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _halve(graph: Any) -> None:
-    """Stores what half precision holds exactly in half the bytes; the runtime widens it once, when it loads the graph."""
-    halves = []
-    for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size >= _LARGE and np.array_equal(values, values.astype(np.float16)):
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
-            halves.append(helper.make_node("Cast", [f"{name}/half"], [name], f"{name}/widen", to=onnx.TensorProto.FLOAT))
-    nodes = [*halves, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    given = {"image": sample, FEATURES: torch.zeros(2, network.project.in_features)}
+    parts = [getattr(network, part).numpy() for part in PARTS]
+    write_gap(Own(network).eval(), given, [PIXELS, *Answers._fields], parts, path)
 
 
 def write_graphs(network: TowerDetector, raw: bytes, folder: Path) -> float:
@@ -129,9 +94,7 @@ def write_graphs(network: TowerDetector, raw: bytes, folder: Path) -> float:
 
 def parity(network: TowerDetector, whole: bytes) -> float:
     """Largest difference between the whole graph and torch given the same tower features; raises `ValueError` above 1e-3."""
-    model = onnx.load_model_from_string(whole)
-    model.graph.output.append(helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = reading(whole, FEATURES)
     pictures = golden_pictures(network.size)
     names = list(Answers._fields)
     *found, tower = session.run([*names, FEATURES], {"image": pictures})
@@ -155,7 +118,7 @@ def base_card(folder: Path, network: TowerDetector, training: Mapping[str, Any])
         "name": folder.parent.name,
         "version": int(folder.name),
         "task": "synthetic",
-        "files": files_of(folder, _FILES, fetched=_FETCHED),
+        "files": files_of(folder, _FILES, fetched=FETCHED),
         "input": {
             **{"name": "image", "dtype": "uint8", "layout": "NHWC", "colour": "RGB"},
             **{"view": "aligned", "size": network.size, "margin": 1.0, "border": "reflect"},
@@ -224,7 +187,7 @@ def export(checkpoint: Path, folder: Path, data: Path, config: Path, raw: Path, 
     card = base_card(folder, network, {**training, "data": data_of(learnt)})
     memory = remember(folder, Card.parse(json.dumps(card).encode(), ""), chips)
     memory.save(folder / MEMORY)
-    card = calibrated(folder, {**card, "files": files_of(folder, (*_FILES, MEMORY), fetched=_FETCHED)}, chips)
+    card = calibrated(folder, {**card, "files": files_of(folder, (*_FILES, MEMORY), fetched=FETCHED)}, chips)
     parsed = Card.parse(json.dumps(card).encode(), "")
     card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, parsed, data)}
     card["notes"] = [f"ONNX and torch agree to {gap:.1g} on the same tower features", *notes]

@@ -21,7 +21,7 @@ from unmask_training.tower.features import Cutter, Viewer, contract, features_of
 from unmask_training.tower.frozen import augmented
 from unmask_training.tower.heads import Learnt, fit_beside, fit_family, fit_projection, fit_prototypes
 from unmask_training.tower.network import TowerDetector
-from unmask_training.tower.parts import Floats, Parts, measure
+from unmask_training.tower.parts import Floats, Parts, measure, tower_bytes
 from unmask_training.tower.recipe import AUGMENTED, VIEWS, TowerRecipe
 from unmask_training.tower.tune import Scene, tuned_norms
 from unmask_training.tower.vision import VisionTower
@@ -66,13 +66,10 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
     `weights` is the tower's file; features of a view that `out` holds are not computed again, and tuning goes on where it was.
     """
     recipe = TowerRecipe.of(told)
-    if weights is None or not weights.is_file():
-        raise ValueError(
-            "the tower's weights are needed: --weights FILE; `unmask models fetch clip_vit_b16 --out FILE` brings them"
-        )
+    raw = tower_bytes(weights)
     if not resume and (out / CHECKPOINT).is_file():
         raise ValueError(f"{out / CHECKPOINT}: is there; --resume goes on with its kept features")
-    chips, raw = Chips(data), weights.read_bytes()
+    chips = Chips(data)
     rows = learnt_rows(chips, recipe)
     material = Material.of(recipe, chips, raw, out)
     if recipe.tune.steps:

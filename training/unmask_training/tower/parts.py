@@ -48,9 +48,18 @@ class Parts:
         with np.load(path) as held:
             return Parts(**{part.name: held[part.name] for part in fields(Parts)})
 
-    def session(self, raw: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-        """The tower as it is served."""
-        return _session(tower(raw, *self.all()), threads)
+    def session(self, raw: bytes, threads: int = 0, seam: str = FEATURES) -> onnxruntime.InferenceSession:
+        """The tower as it is served, up to the seam."""
+        return _session(tower(raw, *self.all(), seam=seam), threads)
+
+
+def tower_bytes(path: Path | None) -> bytes:
+    """The tower's file that `--weights` names; raises `ValueError` that says where it comes from."""
+    if path is None or not path.is_file():
+        raise ValueError(
+            "the tower's weights are needed: --weights FILE; `unmask models fetch clip_vit_b16 --out FILE` brings them"
+        )
+    return path.read_bytes()
 
 
 def pixels_of(views: NDArray[Any]) -> Floats:
