@@ -11,13 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+import numpy as np
+
 from unmask.bootstrap import Parts, forgetful, inline_world
-from unmask.core.domain import BytesSource, FaceRow, State, Submission, Verdict
+from unmask.core.domain import BytesSource, FaceRow, Heat, State, Submission, Verdict
 from unmask.core.errors import BadConfig, BadImage, StoreCorrupt, UnmaskError, from_code
-from unmask.core.images import Pixels
-from unmask.core.pictures import ImageLimits
+from unmask.core.images import Pixels, make_chip
+from unmask.core.pictures import ImageLimits, decode
 from unmask.core.submit import accept
 from unmask.core.world import World
+from unmask.localization.handler import localize_chips
 from unmask.settings import Settings
 
 Picture = bytes | str | os.PathLike[str]
@@ -88,6 +91,14 @@ class Unmask:
     def faces(self, picture: Pixels) -> tuple[FaceRow, ...]:
         """Faces of decoded pixels, (H, W, 3) uint8 RGB, largest first, as the active release finds them."""
         return self._world.handlers.align(picture, self._world.catalogue.active_release())
+
+    def heats(self, picture: Picture, verdict: Verdict) -> tuple[Heat | None, ...]:
+        """How manipulated the cells of each of the verdict's faces look, by the active release; raises as `check` does."""
+        pixels, release = decode(self.read(picture), self.limits), self._world.catalogue.active_release()
+        boxes = [face.box for face in verdict.faces]
+        chips = [make_chip(pixels, np.array(face.box), np.array(face.landmarks)) for face in verdict.faces]
+        found = localize_chips(chips, boxes, release, self._parts.models, heat=True)
+        return tuple(one.heat for one in found)
 
     def check_many(self, pictures: Iterable[Picture]) -> Iterator[Checked]:
         """One answer a picture, in order, while later ones are worked on; holds a few pictures at a time, never all."""

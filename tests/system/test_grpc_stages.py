@@ -61,6 +61,22 @@ async def test_chips_give_what_their_picture_gives(client: AsyncClient) -> None:
     assert many.classified == by_picture.classified * 20
 
 
+async def test_heat_maps_are_given_where_they_are_asked_for(client: AsyncClient, still: Stuck) -> None:
+    aligned, without = await client.align(DOCTORED, with_chips=True), await client.localize(DOCTORED)
+    assert without.localized[0].heat is None
+    found = await client.localize(DOCTORED, with_heat=True)
+    by_chips = await client.localize(chips=aligned.chips, with_heat=True)
+    heat = found.localized[0].heat
+    assert heat is not None and len(heat.values) == heat.width * heat.height and found.localized == by_chips.localized
+    assert found.localized[0].regions == without.localized[0].regions
+    case = await client.submit(DOCTORED)
+    for step in Step:
+        advance(still.world, "default", case.id, step)
+    assert (await client.localize(case_id=case.id)).localized == without.localized
+    with pytest.raises(BadRequest, match="heat maps are not stored; send the picture"):
+        await client.localize(case_id=case.id, with_heat=True)
+
+
 async def test_a_picture_without_a_face(client: AsyncClient) -> None:
     assert (await client.align(dark_picture(), with_chips=True)).faces == ()
     assert (await client.classify(dark_picture())).classified == ()

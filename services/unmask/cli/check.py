@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask.cli.inputs import Input, Skipped, expand, plain, shown
 from unmask.cli.output import Answer, Table, in_utf8, json_line, note
-from unmask.core.errors import UnmaskError
+from unmask.core.errors import BadConfig, UnmaskError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder (searched for pictures), or - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object (unmask.verdict/1) a picture, a line each")
     parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each picture with faces and regions drawn in")
+    parser.add_argument("--heat", action="store_true", help="tint drawn faces by how manipulated each spot looks")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="a policy (YAML) in place of the default")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep cases and verdicts here, and reuse them")
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from unmask.cli.main import OK, exit_code
     from unmask.embedded import Unmask
 
+    if args.heat and args.overlay is None and args.report is None:
+        raise BadConfig("--heat tints what is drawn: give --overlay DIR or --report FILE.html too")
     skipped, worst, labels = Skipped(), OK, Counter[str]()
     with ExitStack() as stack:
         unmask = stack.enter_context(Unmask(models=args.models, state=args.state, policy=args.policy))
@@ -102,7 +105,7 @@ class _Drawing:
     """What a run leaves to look at: overlays, the page, both or neither; the page is written however the run ends."""
 
     def __init__(self, unmask: Unmask, args: argparse.Namespace) -> None:
-        self._unmask, self._folder, self._report = unmask, args.overlay, None
+        self._unmask, self._folder, self._report, self._heat = unmask, args.overlay, None, args.heat
         if self._folder is not None:
             from unmask.cli.overlay import usable
 
@@ -129,7 +132,9 @@ class _Drawing:
         from unmask.cli.overlay import annotated
 
         try:
-            return annotated(self._unmask.read(item.source or b""), verdict, self._unmask.limits)
+            data = self._unmask.read(item.source or b"")
+            heats = self._unmask.heats(data, verdict) if self._heat else ()
+            return annotated(data, verdict, self._unmask.limits, heats)
         except UnmaskError as error:
             note(f"{shown(item.name)}: not drawn: {plain(error.detail)}")
             return None

@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from unmask.cli.inputs import shown
-from unmask.core.domain import FaceVerdict, Label, Verdict
+from unmask.core.domain import FaceVerdict, Heat, Label, Verdict
 from unmask.core.errors import BadConfig, BadImage
+from unmask.core.geometry import compose, scaling
 from unmask.core.pictures import ImageLimits, decode
 
 _LONG_SIDE: Final = 1600
 _SHORTEST_SIDE: Final = 480
+# A heat map's colours at nothing and at one, and how much of the picture the hottest spot hides.
+_WARM: Final = (255.0, 196.0, 0.0)
+_HOT: Final = (214.0, 24.0, 31.0)
+_DENSEST: Final = 0.65
 _COLOURS: Final = {
     Label.REAL: (46, 160, 67),
     Label.SYNTHETIC: (207, 34, 46),
@@ -27,8 +34,12 @@ _COLOURS: Final = {
 }
 
 
-def annotated(data: bytes, verdict: Verdict, limits: ImageLimits | None = None) -> Image.Image:
+def annotated(
+    data: bytes, verdict: Verdict, limits: ImageLimits | None = None, heats: Sequence[Heat | None] = ()
+) -> Image.Image:
     """The picture as displayed with the verdict drawn in, scaled to a side that can be read (480 to 1600 pixels).
+
+    `heats` are maps of its faces to tint them by.
 
     Raises `BadImage` when these are not the bytes that were judged, or cannot be decoded.
     """
@@ -40,6 +51,8 @@ def annotated(data: bytes, verdict: Verdict, limits: ImageLimits | None = None) 
     if scale != 1.0:
         sides = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(sides, Image.Resampling.LANCZOS)
+    for heat in heats:
+        picture = picture if heat is None else _with_heat(picture, heat, scale)
     for face in verdict.faces:
         picture = _with_regions(picture, face, scale)
     draw = ImageDraw.Draw(picture)
@@ -48,6 +61,19 @@ def annotated(data: bytes, verdict: Verdict, limits: ImageLimits | None = None) 
     if not verdict.faces:
         _tag(draw, picture, (0.0, 0.0), "no face", _COLOURS[Label.NO_FACE])
     return picture
+
+
+def _with_heat(picture: Image.Image, heat: Heat, scale: float) -> Image.Image:
+    """From nothing over amber to red, where a face looks manipulated."""
+    cells = np.frombuffer(heat.values, dtype=np.uint8).reshape(heat.height, heat.width).astype(np.float32) / 255.0
+    # Pixel centres are whole numbers, before and after scaling.
+    shift = (scale - 1.0) / 2.0
+    matrix = compose(scaling(scale, (shift, shift)), np.array(heat.to_picture).reshape(2, 3))
+    share = cv2.warpAffine(cells, matrix, picture.size, flags=cv2.INTER_LINEAR)[..., None]
+    tint = (1.0 - share) * np.array(_WARM) + share * np.array(_HOT)
+    opaque = _DENSEST * np.minimum(1.0, 2.0 * share)
+    mixed = np.asarray(picture, dtype=np.float32) * (1.0 - opaque) + tint * opaque
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
 def _with_regions(picture: Image.Image, face: FaceVerdict, scale: float) -> Image.Image:

@@ -75,8 +75,13 @@ def from_json(body: Mapping[str, Any]) -> Verdict:
 
 
 def findings_to_json(findings: Findings) -> dict[str, Any]:
-    """The stages that have run, by name; nothing is rounded: the next stage must see what this one found."""
-    parts = {"faces": findings.faces, "classified": findings.classified, "localized": findings.localized}
+    """The stages that have run, by name; nothing is rounded: the next stage must see what this one found.
+
+    Heat maps are left out: they explain on request.
+    """
+    plain = None if findings.localized is None else [(one.manipulated, one.regions) for one in findings.localized]
+    localized = None if plain is None else [{"manipulated": score, "regions": regions} for score, regions in plain]
+    parts = {"faces": findings.faces, "classified": findings.classified, "localized": localized}
     return {name: [_plain(found) for found in part] for name, part in parts.items() if part is not None}
 
 

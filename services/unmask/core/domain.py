@@ -236,11 +236,28 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Heat:
+    """How manipulated each cell of a grid looks: `width` * `height` 255ths by rows, on the scale of a region's raw score.
+
+    `to_picture` is the affine map (two rows of three) of a cell's column and row to its centre in picture pixels.
+    """
+
+    width: int
+    height: int
+    values: bytes
+    to_picture: tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Localized:
-    """What localization says of one face; `manipulated` is None when it was skipped."""
+    """What localization says of one face; `manipulated` is None when it was skipped.
+
+    `heat` explains on request and is stored nowhere.
+    """
 
     manipulated: float | None
     regions: tuple[Region, ...] = ()
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A localizer's heads to polygons: candidates or heat maps to masks, outlines simplified to a stated error, names in words.
 
-`ViewRegion`, `face_score`, `regions_of`, `polygons_of`, `region_name`.
+`ViewRegion`, `face_score`, `regions_of`, `heat_of`, `polygons_of`, `region_name`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,16 @@ def regions_of(
     if "heat" in heads:
         return decode_heat(heads["heat"], face_score(heads), size, score_threshold, heat_level)[:limit]
     return decode_regions(heads["predictions"], heads["prototypes"], size, score_threshold=score_threshold, limit=limit)
+
+
+def heat_of(heads: Heads, limit: int = 16) -> Floats:
+    """How manipulated each cell (h, w) looks, 0 to 1: the face's score times the heat, or the best candidates' masks."""
+    if "heat" in heads:
+        return np.asarray(face_score(heads) * heads["heat"], dtype=np.float64)
+    rows = np.asarray(heads["predictions"], dtype=np.float64).T
+    best = rows[np.argsort(-rows[:, 4])[:limit]]
+    masks = 1.0 / (1.0 + np.exp(-np.tensordot(best[:, 5:], np.asarray(heads["prototypes"], dtype=np.float64), axes=1)))
+    return np.asarray((best[:, 4, None, None] * masks).max(axis=0), dtype=np.float64)
 
 
 def decode_heat(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from unmask.core import geometry
 from unmask.core.cards import Card, Release, logit_of
-from unmask.core.domain import Box, Classified, FaceRow, Localized, Region
+from unmask.core.domain import Box, Classified, FaceRow, Heat, Localized, Region
 from unmask.core.errors import BadModel
 from unmask.core.images import Chip, Pixels, ViewContract, chips_of, cut, view_transform
-from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, region_name, regions_of
+from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, heat_of, region_name, regions_of
 from unmask.core.ports import ModelServer
 
 _SKIPPED = Localized(manipulated=None)
@@ -33,8 +34,13 @@ def localize(
     return tuple(by_face.get(i, _SKIPPED) for i in range(len(faces)))
 
 
-def localize_chips(chips: Sequence[Chip], boxes: Sequence[Box], release: Release, models: ModelServer) -> tuple[Localized, ...]:
-    """One result a chip and the box of its face in picture pixels; all chips are one batch and none is skipped."""
+def localize_chips(
+    chips: Sequence[Chip], boxes: Sequence[Box], release: Release, models: ModelServer, *, heat: bool = False
+) -> tuple[Localized, ...]:
+    """One result a chip and the box of its face in picture pixels; all chips are one batch and none is skipped.
+
+    With `heat` each has its heat map.
+    """
     if not chips:
         return ()
     ref = release.model("localizer")
@@ -44,7 +50,10 @@ def localize_chips(chips: Sequence[Chip], boxes: Sequence[Box], release: Release
         raise BadModel(f"model {card.name} {card.version}: a localizer's card must state a view, not 'canvas'")
     outputs = models.infer(ref, {card.input.name: np.stack([cut(chip, view) for chip in chips])})
     rows = [{name: tensor[i].astype(np.float64) for name, tensor in outputs.items()} for i in range(len(chips))]
-    return tuple(_result(heads, card, view, chip, box) for heads, chip, box in zip(rows, chips, boxes, strict=True))
+    found = tuple(_result(heads, card, view, chip, box) for heads, chip, box in zip(rows, chips, boxes, strict=True))
+    if not heat:
+        return found
+    return tuple(replace(one, heat=_heat(heads, view, chip)) for one, heads, chip in zip(found, rows, chips, strict=True))
 
 
 def _result(heads: Heads, card: Card, view: ViewContract, chip: Chip, box: Box) -> Localized:
@@ -55,6 +64,15 @@ def _result(heads: Heads, card: Card, view: ViewContract, chip: Chip, box: Box) 
     to_view = view_transform(chip, view)
     placed = tuple(_placed(region, card, chip, to_view, box) for region in regions)
     return Localized(card.calibration.probability(logit_of(best)), placed)
+
+
+def _heat(heads: Heads, view: ViewContract, chip: Chip) -> Heat:
+    values = heat_of(heads)
+    height, width = values.shape
+    to_view = geometry.resizing((width, height), (view.size, view.size))
+    to_chip = geometry.compose(geometry.invert(view_transform(chip, view)), to_view)
+    a, b, c, d, e, f = geometry.compose(geometry.invert(chip.to_chip), to_chip).ravel().tolist()
+    return Heat(width, height, np.rint(values * 255.0).astype(np.uint8).tobytes(), (a, b, c, d, e, f))
 
 
 def _placed(region: ViewRegion, card: Card, chip: Chip, to_view: geometry.Floats, box: Box) -> Region:

@@ -8,7 +8,9 @@ from typing import Final
 import grpc
 
 from unmask.core.cards import Release
-from unmask.core.domain import Classified, Localized, Stage
+from unmask.core.domain import Localized, Stage
+from unmask.core.errors import BadRequest
+from unmask.core.images import chips_of
 from unmask.core.ports import ModelServer
 from unmask.core.world import World
 from unmask.localization.handler import localize_chips
@@ -44,21 +46,21 @@ class LocalizationServer(pb_grpc.LocalizationServiceServicer):
         """See localization.proto."""
         owner, kind = tenant(), subject_of(request)
         if kind == "case_id":
+            if request.with_heat:
+                raise BadRequest("with_heat: heat maps are not stored; send the picture or its chips")
             return await self._workers.run(lambda: self._stored(owner, request.case_id))
         look = self._picture if kind == "picture" else self._chips
         return await self._workers.run(lambda: look(request, self._world.catalogue.active_release()))
 
     def _picture(self, request: pb.LocalizeRequest, release: Release) -> pb.LocalizeResponse:
         picture, faces = faces_in(self._world, request.picture, release)
-        # Unset is never plainly synthetic, so no face is skipped.
-        unknown = tuple(Classified(synthetic=None) for _ in faces)
-        return _response(
-            self._world.handlers.localize(picture, faces, unknown, release), [FoundFace.of(face) for face in faces], release
-        )
+        boxes = [face.box for face in faces]
+        found = localize_chips(chips_of(picture, faces), boxes, release, self._models, heat=request.with_heat)
+        return _response(found, [FoundFace.of(face) for face in faces], release)
 
     def _chips(self, request: pb.LocalizeRequest, release: Release) -> pb.LocalizeResponse:
         chips, boxes = chips_from(request.chips.chips)
-        return _response(localize_chips(chips, boxes, release, self._models), (), release)
+        return _response(localize_chips(chips, boxes, release, self._models, heat=request.with_heat), (), release)
 
     def _stored(self, owner: str, case_id: str) -> pb.LocalizeResponse:
         found = stored_at(self._world, owner, case_id, Stage.LOCALIZED)

@@ -126,9 +126,14 @@ class Client(ReviewCalls):
         *,
         chips: Sequence[common_pb2.Chip] | None = None,
         case_id: str | None = None,
+        with_heat: bool = False,
     ) -> Localizations:
-        """Where each face was manipulated: of a picture, of chips (`Aligned.chips`), or as stored for a case."""
+        """Where each face was manipulated: of a picture, of chips (`Aligned.chips`), or as stored for a case.
+
+        `with_heat` adds heat maps, which a stored case has none of.
+        """
         request = asking.subject(localization_pb2.LocalizeRequest, picture, case_id, chips)
+        request.with_heat = with_heat
         return asking.localizations_from(self._call(self._stubs.localization.Localize, request))
 
     def _call(self, method: Callable[..., _Message], request: object) -> _Message:

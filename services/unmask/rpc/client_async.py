@@ -123,9 +123,11 @@ class AsyncClient(AsyncReviewCalls):
         *,
         chips: Sequence[common_pb2.Chip] | None = None,
         case_id: str | None = None,
+        with_heat: bool = False,
     ) -> Localizations:
         """See `Client.localize`."""
         request = asking.subject(localization_pb2.LocalizeRequest, picture, case_id, chips)
+        request.with_heat = with_heat
         return asking.localizations_from(await self._call(self._stubs.localization.Localize, request))
 
     async def _call(self, method: Callable[..., Any], request: object) -> Any:

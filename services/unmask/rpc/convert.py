@@ -17,6 +17,7 @@ from unmask.core.domain import (
     FaceRow,
     FaceVerdict,
     Failure,
+    Heat,
     Label,
     Localized,
     Media,
@@ -210,14 +211,30 @@ def _region_from(message: pb.Region) -> Region:
     return Region(_points_from(message.polygon), filled(message, "score"), message.name, filled(message, "area"))
 
 
+def _heat_to(heat: Heat | None) -> pb.Heat | None:
+    if heat is None:
+        return None
+    return pb.Heat(width=heat.width, height=heat.height, values=heat.values, to_picture=heat.to_picture)
+
+
+def _heat_from(message: pb.Localization) -> Heat | None:
+    heat = maybe(message, "heat")
+    if heat is None:
+        return None
+    a, b, c, d, e, f = heat.to_picture
+    return Heat(heat.width, heat.height, heat.values, (a, b, c, d, e, f))
+
+
 def localized_to(found: Localized) -> pb.Localization:
     """The message of what localization says of a face."""
-    return pb.Localization(manipulated=found.manipulated, regions=[_region_to(region) for region in found.regions])
+    regions = [_region_to(region) for region in found.regions]
+    return pb.Localization(manipulated=found.manipulated, regions=regions, heat=_heat_to(found.heat))
 
 
 def localized_from(message: pb.Localization) -> Localized:
     """What localization says of a face."""
-    return Localized(maybe(message, "manipulated"), tuple(_region_from(region) for region in message.regions))
+    regions = tuple(_region_from(region) for region in message.regions)
+    return Localized(maybe(message, "manipulated"), regions, _heat_from(message))
 
 
 def _face_to(face: FaceVerdict) -> pb.Face:

@@ -257,12 +257,26 @@ class Region(_message.Message):
     def __init__(self, polygon: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., score: _Optional[float] = ..., name: _Optional[str] = ..., area: _Optional[float] = ...) -> None: ...
 
 class Localization(_message.Message):
-    __slots__ = ("manipulated", "regions")
+    __slots__ = ("manipulated", "regions", "heat")
     MANIPULATED_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
+    HEAT_FIELD_NUMBER: _ClassVar[int]
     manipulated: float
     regions: _containers.RepeatedCompositeFieldContainer[Region]
-    def __init__(self, manipulated: _Optional[float] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ...) -> None: ...
+    heat: Heat
+    def __init__(self, manipulated: _Optional[float] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., heat: _Optional[_Union[Heat, _Mapping]] = ...) -> None: ...
+
+class Heat(_message.Message):
+    __slots__ = ("width", "height", "values", "to_picture")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    TO_PICTURE_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    values: bytes
+    to_picture: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., values: _Optional[bytes] = ..., to_picture: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Face(_message.Message):
     __slots__ = ("box", "landmarks", "label", "score", "doubt", "synthetic", "manipulated", "generator", "defence", "regions")

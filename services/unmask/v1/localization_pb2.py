@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from unmask.v1 import common_pb2 as unmask_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cunmask/v1/localization.proto\x12\tunmask.v1\x1a\x16unmask/v1/common.proto\"e\n\x0fLocalizeRequest\x12\x11\n\x07picture\x18\x01 \x01(\x0cH\x00\x12!\n\x05\x63hips\x18\x02 \x01(\x0b\x32\x10.unmask.v1.ChipsH\x00\x12\x11\n\x07\x63\x61se_id\x18\x03 \x01(\tH\x00\x42\t\n\x07subject\"\x8f\x01\n\x10LocalizeResponse\x12.\n\rlocalizations\x18\x01 \x03(\x0b\x32\x17.unmask.v1.Localization\x12&\n\x05\x66\x61\x63\x65s\x18\x02 \x03(\x0b\x32\x17.unmask.v1.DetectedFace\x12#\n\x07release\x18\x03 \x01(\x0b\x32\x12.unmask.v1.Release2Z\n\x13LocalizationService\x12\x43\n\x08Localize\x12\x1a.unmask.v1.LocalizeRequest\x1a\x1b.unmask.v1.LocalizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cunmask/v1/localization.proto\x12\tunmask.v1\x1a\x16unmask/v1/common.proto\"x\n\x0fLocalizeRequest\x12\x11\n\x07picture\x18\x01 \x01(\x0cH\x00\x12!\n\x05\x63hips\x18\x02 \x01(\x0b\x32\x10.unmask.v1.ChipsH\x00\x12\x11\n\x07\x63\x61se_id\x18\x03 \x01(\tH\x00\x12\x11\n\twith_heat\x18\x04 \x01(\x08\x42\t\n\x07subject\"\x8f\x01\n\x10LocalizeResponse\x12.\n\rlocalizations\x18\x01 \x03(\x0b\x32\x17.unmask.v1.Localization\x12&\n\x05\x66\x61\x63\x65s\x18\x02 \x03(\x0b\x32\x17.unmask.v1.DetectedFace\x12#\n\x07release\x18\x03 \x01(\x0b\x32\x12.unmask.v1.Release2Z\n\x13LocalizationService\x12\x43\n\x08Localize\x12\x1a.unmask.v1.LocalizeRequest\x1a\x1b.unmask.v1.LocalizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'unmask.v1.localization_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOCALIZEREQUEST']._serialized_start=67
-  _globals['_LOCALIZEREQUEST']._serialized_end=168
-  _globals['_LOCALIZERESPONSE']._serialized_start=171
-  _globals['_LOCALIZERESPONSE']._serialized_end=314
-  _globals['_LOCALIZATIONSERVICE']._serialized_start=316
-  _globals['_LOCALIZATIONSERVICE']._serialized_end=406
+  _globals['_LOCALIZEREQUEST']._serialized_end=187
+  _globals['_LOCALIZERESPONSE']._serialized_start=190
+  _globals['_LOCALIZERESPONSE']._serialized_end=333
+  _globals['_LOCALIZATIONSERVICE']._serialized_start=335
+  _globals['_LOCALIZATIONSERVICE']._serialized_end=425
 # @@protoc_insertion_point(module_scope)

@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LocalizeRequest(_message.Message):
-    __slots__ = ("picture", "chips", "case_id")
+    __slots__ = ("picture", "chips", "case_id", "with_heat")
     PICTURE_FIELD_NUMBER: _ClassVar[int]
     CHIPS_FIELD_NUMBER: _ClassVar[int]
     CASE_ID_FIELD_NUMBER: _ClassVar[int]
+    WITH_HEAT_FIELD_NUMBER: _ClassVar[int]
     picture: bytes
     chips: _common_pb2.Chips
     case_id: str
-    def __init__(self, picture: _Optional[bytes] = ..., chips: _Optional[_Union[_common_pb2.Chips, _Mapping]] = ..., case_id: _Optional[str] = ...) -> None: ...
+    with_heat: bool
+    def __init__(self, picture: _Optional[bytes] = ..., chips: _Optional[_Union[_common_pb2.Chips, _Mapping]] = ..., case_id: _Optional[str] = ..., with_heat: _Optional[bool] = ...) -> None: ...
 
 class LocalizeResponse(_message.Message):
     __slots__ = ("localizations", "faces", "release")

@@ -63,7 +63,7 @@ def test_a_picture_that_changes_after_its_verdict_is_not_drawn_and_ends_nothing(
         os.mkfifo(path)
     elif then == "folder":
         path.mkdir()
-    with _Drawing(unmask, argparse.Namespace(overlay=tmp_path / "out", report=page)) as drawing:
+    with _Drawing(unmask, argparse.Namespace(overlay=tmp_path / "out", report=page, heat=False)) as drawing:
         drawing.add(Input(str(path), path), answer)
     assert "not drawn" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
@@ -74,7 +74,7 @@ def test_a_picture_that_changes_after_its_verdict_is_not_drawn_and_ends_nothing(
 
 def test_the_page_is_written_when_the_run_breaks(unmask: Unmask, tmp_path: Path) -> None:
     def broken() -> None:
-        with _Drawing(unmask, argparse.Namespace(overlay=None, report=tmp_path / "page.html")) as drawing:
+        with _Drawing(unmask, argparse.Namespace(overlay=None, report=tmp_path / "page.html", heat=False)) as drawing:
             drawing.add(Input("a", None, BadImage("no")), Answer("a", None, BadImage("no")))
             raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ from tests.pictures import oriented, png
 from unmask.cli.output import Answer
 from unmask.cli.overlay import annotated, file_name, save, usable
 from unmask.cli.report import Report
-from unmask.core.domain import Action, Box, Claim, FaceVerdict, Label, Named, Reason, Region, Verdict
+from unmask.core.domain import Action, Box, Claim, FaceVerdict, Heat, Label, Named, Reason, Region, Verdict
 from unmask.core.errors import BadConfig, BadImage
 
 
@@ -51,6 +51,16 @@ def test_pictures_are_brought_to_a_size_that_can_be_read(size: tuple[int, int], 
     assert annotated(data, _verdict(data)).size == drawn
     whole = (0.0, 0.0, float(size[0]), float(size[1]))
     assert annotated(data, _verdict(data, _face(whole))).size == drawn
+
+
+def test_a_heat_map_tints_where_it_is_hot_at_every_scale() -> None:
+    data = _plain(200, 100)
+    # Four by two cells of fifty pixels; the last of the second row is hot.
+    heat = Heat(4, 2, bytes([0, 0, 0, 0, 0, 0, 0, 255]), (50.0, 0.0, 24.5, 0.0, 50.0, 24.5))
+    plain, tinted = (annotated(data, _verdict(data), None, heats) for heats in ((), (heat, None)))
+    assert tinted.getpixel((round(175 * 2.4), round(75 * 2.4))) == pytest.approx((171, 47, 52), abs=1)
+    cold = (round(75 * 2.4), round(75 * 2.4))
+    assert tinted.getpixel(cold) == plain.getpixel(cold)
 
 
 def test_boxes_follow_the_scale() -> None:

@@ -21,6 +21,7 @@ from unmask.core import geometry
 from unmask.core.domain import Box, Localized, Region
 from unmask.core.geometry import Floats
 from unmask.core.images import TEMPLATE, Pixels, make_chip
+from unmask.core.masks import heat_of
 from unmask.localization.handler import localize_chips
 
 VIEW = 256
@@ -95,6 +96,36 @@ def found(repository: ModelRepository, matrix: Floats, polygons: list[Floats], *
     chip = make_chip(picture, np.array(box), marks)
     (result,) = localize_chips([chip], [box], repository.release(), LocalModels(repository))
     return result
+
+
+def test_a_heat_map_lies_where_its_region_does(repository: ModelRepository) -> None:
+    turned = np.array([[0.9, -0.3, 120.0], [0.3, 0.9, 20.0]])
+    marks, corners = (geometry.apply(turned, points * SIDE + BASE) for points in (TEMPLATE, np.array([[0.1, 0.1], [0.9, 1.0]])))
+    box: Box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+    picture = placed(turned, [SHAPES["mouth"]], (700, 800))
+    chip = make_chip(picture, np.array(box), marks)
+    without, with_heat = (
+        localize_chips([chip], [box], repository.release(), LocalModels(repository), heat=heat)[0] for heat in (False, True)
+    )
+    heat = with_heat.heat
+    assert without.heat is None and heat is not None and without.regions == with_heat.regions
+    cells = np.frombuffer(heat.values, np.uint8).reshape(heat.height, heat.width)
+    assert cells.max() == 255 and cells.shape == (VIEW // 2, VIEW // 2)
+    rows, columns = np.nonzero(cells > 127)
+    spots = np.column_stack([columns, rows]).astype(np.float64)
+    centre = geometry.apply(np.array(heat.to_picture).reshape(2, 3), spots).mean(axis=0)
+    mask = picture[..., 0] > 127
+    truth = np.column_stack(np.nonzero(mask))[:, ::-1].mean(axis=0)
+    np.testing.assert_allclose(centre, truth, atol=0.5)
+
+
+def test_candidates_give_a_heat_map_too() -> None:
+    prototypes = np.full((2, 8, 8), -9.0)
+    prototypes[0, 2:4, 2:4] = 9.0
+    rows = np.array([[16, 16, 9, 9, 0.8, 1.0, 0.0], [16, 16, 9, 9, 0.1, 0.0, 1.0]]).T
+    heat = heat_of({"predictions": rows, "prototypes": prototypes})
+    np.testing.assert_allclose(heat[2:4, 2:4], 0.8, atol=1e-3)
+    assert heat[0, 0] < 1e-3
 
 
 def apart(region: Region, polygon: Floats) -> float:
