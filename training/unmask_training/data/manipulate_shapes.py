@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import cv2
@@ -22,6 +23,14 @@ BOX_AREA: Final = 0.96 * 0.72
 _RIGHT_EYE, _LEFT_EYE, _NOSE, _RIGHT_MOUTH, _LEFT_MOUTH = TEMPLATE
 _MOUTH: Final = (_RIGHT_MOUTH + _LEFT_MOUTH) / 2.0
 _FACE: Final = np.array([0.5, 0.62])
+# Centre and radii of the parts by which the ciplab set names what its experts spliced; left and right are the picture's
+# (seen in the pictures: the eye that does not match lies there).
+PARTS: Final = {
+    "left_eye": (_RIGHT_EYE, (0.13, 0.085)),
+    "right_eye": (_LEFT_EYE, (0.13, 0.085)),
+    "nose": (_NOSE - np.array([0.0, 0.05]), (0.11, 0.15)),
+    "mouth": (_MOUTH, (0.19, 0.10)),
+}
 
 
 def blob(centre: Floats, radii: tuple[float, float], turn: float, rng: np.random.Generator, wobble: float = 0.06) -> Floats:
@@ -63,6 +72,17 @@ def outlines(region: str, rng: np.random.Generator, quartile: int = 0) -> list[F
         return [blob(_MOUTH, (draw(0.16, 0.23), draw(0.07, 0.12)), turn, rng)]
     face = blob(_FACE, (draw(0.32, 0.40), draw(0.38, 0.48)), turn, rng)
     return [face if region == "whole" else _half(face, region)]
+
+
+def part_outlines(names: Iterable[str], rng: np.random.Generator) -> list[Floats]:
+    """About where facial parts lie that somebody else changed and named (`PARTS`); raises `ValueError` for another name."""
+    found = []
+    for name in names:
+        if name not in PARTS:
+            raise ValueError(f"no facial part {name!r}; there are {', '.join(PARTS)}")
+        centre, radii = PARTS[name]
+        found.append(blob(centre, radii, 0.0, rng))
+    return found
 
 
 def _eyes(rng: np.random.Generator, turn: float) -> list[Floats]:

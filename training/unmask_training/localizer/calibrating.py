@@ -18,7 +18,7 @@ from unmask.core.masks import HEAT_LEVEL, Heads, face_score, regions_of
 from unmask_training.data.chips import Chips
 from unmask_training.localizer.evaluate import Case, evaluate, heads_of, masked_cases, view_of, whole_cases
 from unmask_training.localizer.rows import Regions
-from unmask_training.localizer.samples import Delivery, Sampler
+from unmask_training.localizer.samples import PHOTOSHOP, Delivery, Sampler
 from unmask_training.measuring.calibration import card_calibration, fit_calibration
 
 # At these false-positive rates on undoctored real faces of the calibration part regions are drawn, and `unsure` begins:
@@ -50,7 +50,7 @@ def calibration_cases(view: ViewContract, data: Path) -> tuple[list[Case], int]:
     """Doctored faces, the prepared ones and splices made for it, and every real face and twin; and how many of them are as
     they are (they come first)."""
     cases = [*masked_cases(view, Regions(data), "calibrate"), *whole_cases(view, Chips(data), "calibrate")]
-    cases = [case for case in cases if not case.kind.startswith("synthetic:") and case.kind != "photoshop"]
+    cases = [case for case in cases if not case.kind.startswith("synthetic:") and case.kind != PHOTOSHOP]
     plainly, rng = len(cases), np.random.default_rng(0)
     for kind in ("made", "real"):
         sampler = Sampler(data, {kind: 1.0}, "calibrate", Delivery())

@@ -18,17 +18,15 @@ from unmask_training.data.chips import Chips, Row
 from unmask_training.data.manipulate_engines import jpeg
 from unmask_training.localizer.figures import Outcome, delivered, table
 from unmask_training.localizer.rows import Mask, RegionRow, Regions
-from unmask_training.localizer.samples import pieces, plain
+from unmask_training.localizer.samples import PHOTOSHOP, pieces, plain
 
 _BATCH: Final = 16
 # Candidates below this confidence do not count for mAP: they would come after every useful one.
 _LEAST_SCORE: Final = 0.02
 _CANDIDATES: Final = 12
-# Sets whose pictures are doctored but whose masks are not known.
 # 4:2:0, as most encoders choose; and the qualities at which finding is measured once more.
 _SAMPLING: Final = 0x221111
 _QUALITIES: Final = (100, 80, 60)
-_UNMASKED: Final = ("photoshop",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ def _case(row: RegionRow, view: Pixels, mask: Mask) -> Case:
 def whole_cases(view: ViewContract, chips: Chips, part: str) -> Iterator[Case]:
     """Real, wholly generated and expertly spliced faces of a part."""
     for row in chips:
-        if row.part == part and (row.label != "manipulated" or row.kind in _UNMASKED):
+        if row.part == part and (row.label != "manipulated" or row.kind == PHOTOSHOP):
             yield Case(cut(chips.chip(row), view), None, row.label == "manipulated", _kind(row), row.group)
 
 

@@ -15,12 +15,14 @@ from unmask.core.geometry import Floats
 from unmask.core.images import Border, Chip, Pixels, View, ViewContract, shrink_area, view_transform, warp
 from unmask_training.data.chips import Chips, Row
 from unmask_training.data.manipulate_engines import DONATED, ENGINES, Face, doctor, jpeg
-from unmask_training.data.manipulate_shapes import REGIONS, outlines, rasterise
+from unmask_training.data.manipulate_shapes import REGIONS, outlines, part_outlines, rasterise
 from unmask_training.data.round_trips import RoundTrips
 from unmask_training.localizer.rows import Mask, RegionRow, Regions
 
 AUTOENCODERS: Final = "autoencoders.safetensors"
-KINDS: Final = ("prepared", "faceswap", "made", "real", "synthetic")
+# `photoshop`: expert splices without masks, whose spliced parts are known by name; their masks are rough.
+PHOTOSHOP: Final = "photoshop"
+KINDS: Final = ("prepared", "faceswap", PHOTOSHOP, "made", "real", "synthetic")
 _REGION_SHARES: Final = dict(zip(REGIONS, (0.12, 0.1, 0.1, 0.12, 0.05, 0.05, 0.05, 0.05, 0.12, 0.24), strict=True))
 # What training begins with: the plainest engines, delivered nearly as they are.
 _EASY_ENGINES: Final = {"splice_poisson": 0.1, "splice_feather": 0.65, "self_mirror": 0.1, "local_resample": 0.15}
@@ -140,7 +142,8 @@ class Sampler:
         chips = [row for row in self.chips if row.part == part]
         reals: list[Row | RegionRow] = [*(row for row in chips if row.label == "real"), *twins]
         self._synthetic = [row for row in chips if row.label == "synthetic"]
-        pools = {"prepared": self._prepared, "faceswap": self._swaps, "synthetic": self._synthetic}
+        self._named = [row for row in chips if row.kind == PHOTOSHOP and row.extra.get("regions")]
+        pools = {"prepared": self._prepared, "faceswap": self._swaps, PHOTOSHOP: self._named, "synthetic": self._synthetic}
         empty = [kind for kind in pools if shares.get(kind, 0.0) > 0.0 and not pools[kind]]
         if empty or not reals:
             raise ValueError(f"{folder}: nothing in part {part!r} for {', '.join(empty) or 'real'}")
@@ -173,6 +176,10 @@ class Sampler:
         if kind == "synthetic":
             face = self._face(self._synthetic[int(rng.integers(len(self._synthetic)))])
             return face.pixels, face.to_unit, np.zeros(face.pixels.shape[:2], dtype=np.bool_), None, ""
+        if kind == PHOTOSHOP:
+            named = self._named[int(rng.integers(len(self._named)))]
+            face, parts = self._face(named), part_outlines(named.extra["regions"].split("|"), rng)
+            return face.pixels, face.to_unit, rasterise(parts, face.to_unit, face.pixels.shape[:2]), None, PHOTOSHOP
         face = self._real(rng)
         made = self._made(face, rng, easy) if kind == "made" else None
         if made is None:

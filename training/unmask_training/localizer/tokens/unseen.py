@@ -22,7 +22,7 @@ from unmask_training.localizer.calibrating import best_level, calibration_cases,
 from unmask_training.localizer.evaluate import Case, masked_cases, outcome, whole_cases
 from unmask_training.localizer.figures import Outcome, alarms, average_precision, figure, image_auc, pixel_f1, pixel_iou
 from unmask_training.localizer.rows import Regions
-from unmask_training.localizer.samples import Sampler, contract_of
+from unmask_training.localizer.samples import PHOTOSHOP, Sampler, contract_of
 from unmask_training.localizer.tokens.fit import fitted
 from unmask_training.localizer.tokens.network import TokenLocalizer
 from unmask_training.localizer.tokens.recipe import TokenRecipe
@@ -34,6 +34,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "autoencoder": ("autoencoder",),
     "generator_donor": ("generator_donor",),
     "local_resample": ("local_resample",),
+    "photoshop": (PHOTOSHOP,),
     "opencv": ("opencv_inpaint", "opencv_ns", "opencv_telea"),
     "self": ("self_mirror", "self_warp", "self_clone"),
     "splice": ("splice_poisson", "splice_feather"),
@@ -96,7 +97,7 @@ def leave_out(recipe: TokenRecipe, data: Path, out: Path, raw: bytes, only: Sequ
     make(recipe, sampler, material, out / "tokens")
     shards, view = Shards(out / "tokens", recipe.samples), contract_of(recipe.size, recipe.margin)
     calibration = Judged.of(*calibration_cases(view, data), material, "calibrate")
-    whole = [case for case in whole_cases(view, Chips(data), "val") if not case.doctored and ":" not in case.kind]
+    whole = [case for case in whole_cases(view, Chips(data), "val") if ":" not in case.kind]
     cases = [*masked_cases(view, Regions(data), "val"), *whole]
     judged = Judged.of(cases, len(cases), material, "val")
     seen = outcomes_of(fitted(replace(recipe, without=()), material, shards), calibration, judged, ())
