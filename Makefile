@@ -305,16 +305,18 @@ train-tower: .venv-training/.ready fetch ## train the detector on CLIP's tower i
 		--weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 2
 
 .PHONY: train-localizer
-train-localizer: .venv-training/.ready fetch ## train the localizer into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more)
-	@test -d "$(FACES)" || { echo "say where the faces are: make $@ FACES=DIR MANIPULATED=DIR" >&2; exit 2; }
+train-localizer: .venv-training/.ready fetch ## train the localizer on CLIP's tower into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more; ARGS=--resume)
+	@test -d "$(FACES)" -a -d "$(MANIPULATED)" || { echo "say where the faces are: make $@ FACES=DIR MANIPULATED=DIR" >&2; exit 2; }
 	@mkdir -p "$(OUT)/models"
+	@$(BIN)/unmask models fetch clip_vit_b16 --out "$(OUT)/clip_vit_b16.onnx"
 	@$(TRAIN)/unmask-train prepare "$(FACES)" --out "$(OUT)/data"
-	@$(TRAIN)/unmask-train manipulate --faces "$(FACES)" --out "$(OUT)/spliced" --count 3000 --seed 1
-	@$(TRAIN)/unmask-train prepare-regions --data "$(OUT)/spliced" $(MANIPULATED) --out "$(OUT)/data"
-	@$(TRAIN)/unmask-train fit --config training/configs/localizer.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" \
-		--weights model_repository/detector/1/weights.safetensors $(ARGS)
-	@$(TRAIN)/unmask-train export-localizer "$(OUT)/localizer/localizer.pt" --config training/configs/localizer.yaml \
-		--data "$(OUT)/data" --repository "$(OUT)/models"
+	@$(TRAIN)/unmask-train prepare-regions --data "$(MANIPULATED)" "$(FACES)" --out "$(OUT)/data"
+	@test -f "$(OUT)/data/autoencoders.safetensors" || \
+		$(TRAIN)/unmask-train autoencoders --data "$(OUT)/data" --out "$(OUT)/data/autoencoders.safetensors"
+	@$(TRAIN)/unmask-train fit --config training/configs/localizer_tower.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" \
+		--weights "$(OUT)/clip_vit_b16.onnx" $(ARGS)
+	@$(TRAIN)/unmask-train export-localizer "$(OUT)/localizer/localizer.pt" --config training/configs/localizer_tower.yaml \
+		--data "$(OUT)/data" --weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 2
 
 ##@ Cleaning
 

@@ -17,7 +17,7 @@ from unmask.core.cards import Card
 from unmask.core.images import Chip, cut
 from unmask.core.masks import polygons_of
 from unmask_training.data.manipulate_engines import Mask
-from unmask_training.data.manipulate_shapes import outlines, rasterise
+from unmask_training.data.manipulate_shapes import outlines, part_outlines, rasterise
 from unmask_training.localizer import fit as localizer
 from unmask_training.localizer.calibrating import Scores, best_level, calibration_cases, scores_of, thresholds
 from unmask_training.localizer.evaluate import Case, drawn, heads_of
@@ -34,7 +34,7 @@ from unmask_training.localizer.figures import (
 )
 from unmask_training.localizer.networks import NETWORKS
 from unmask_training.localizer.rows import parts_of
-from unmask_training.localizer.samples import Delivery, Sample, Sampler, contract_of, deliver, pieces, plain
+from unmask_training.localizer.samples import PHOTOSHOP, Delivery, Sample, Sampler, contract_of, deliver, pieces, plain
 
 SIDE = 200
 TO_UNIT = geometry.scaling(1 / 120.0, (-1 / 3, -1 / 3))
@@ -126,6 +126,35 @@ def test_samples_repeat_with_their_seed(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.view, other.view)
         assert one.kind != "synthetic" or not one.mask.any()
     assert {sample.kind for sample in runs[0]} >= {"prepared", "made"}
+
+
+def named_splice(data: Path, parts: str) -> None:
+    """Calls the first fitted chip an expert splice of these parts."""
+    rows = [json.loads(line) for line in (data / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows[0] |= {"label": "manipulated", "kind": PHOTOSHOP, "extra": {"regions": parts}}
+    (data / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_expert_splices_are_masked_by_the_parts_they_are_named_by(tmp_path: Path) -> None:
+    named_splice(prepared(tmp_path), "left_eye|mouth")
+    sampler = Sampler(tmp_path, {PHOTOSHOP: 1.0}, "fit", Delivery(turn=0.0, shift=0.0, scale=0.0))
+    sides = set()
+    for seed in range(8):
+        (sample,) = sampler.draw(CONTRACT, np.random.default_rng(seed))
+        assert (sample.kind, sample.engine) == (PHOTOSHOP, PHOTOSHOP)
+        eye, mouth = sorted(pieces(sample.mask), key=lambda piece: float(np.argwhere(piece)[:, 0].mean()))
+        assert abs(np.argwhere(mouth)[:, 1].mean() - 64) < 6
+        sides.add(bool(np.argwhere(eye)[:, 1].mean() < 64))
+    # `left` is the picture's, and delivery mirrors half of them.
+    assert sides == {True, False}
+    ((x, y),) = [outline.mean(axis=0) for outline in part_outlines(["left_eye"], np.random.default_rng(0))]
+    assert x < 0.5 and y < 0.6
+
+
+def test_unknown_parts_of_a_splice_are_refused(tmp_path: Path) -> None:
+    named_splice(prepared(tmp_path), "chin")
+    with pytest.raises(ValueError, match="no facial part 'chin'; there are left_eye, right_eye, nose, mouth"):
+        Sampler(tmp_path, {PHOTOSHOP: 1.0}, "fit", Delivery()).draw(CONTRACT, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("recipe", NETWORKS)
