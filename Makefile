@@ -133,7 +133,7 @@ setup-triton: .venv-triton/.ready ## .venv-triton with a real Triton for develop
 
 .PHONY: lock
 lock: .venv/.tools ## resolve again: locks/*.txt from pyproject.toml and locks/*.in (ARGS=--upgrade for newer versions)
-	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
+	@set -e; compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS) "$$@"; }; \
 	compile locks/tools.in -o locks/tools.txt; \
 	compile pyproject.toml --extra demo --extra dev --extra service --extra servers -c locks/tools.txt -o locks/dev.txt; \
