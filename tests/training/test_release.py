@@ -14,7 +14,7 @@ import pytest
 from unmask.core.cards import CARD_SCHEMA, Fusion, Release, logit_of
 from unmask_training.cli import main
 from unmask_training.data.chips import part_of
-from unmask_training.release import Judged, calibration_truth, compose, fit_fusion, newest_cards, read_judged, report
+from unmask_training.release import Judged, calibration_truth, compose, fit_fusion, newest_cards, read_judged, reference_of, report
 
 POINTS = {
     "detector": {"real_below": 0.4, "synthetic_above": 0.6},
@@ -94,6 +94,13 @@ def test_a_face_without_the_localizer_counts_by_its_detector() -> None:
     assert report(rows, fusion)["fake_called_fake"] == 0.0
 
 
+def test_scores_are_stated_for_watching_where_both_truths_are_known() -> None:
+    rows = [Judged(0.15, None, False, "real", "real"), Judged(0.95, None, True, "synthetic", "synthetic")]
+    told = reference_of([*rows, Judged(0.5, None, True, "real", "manipulated")])
+    assert told is not None and (told["real"][1], told["synthetic"][-1]) == (1.0, 1.0)
+    assert reference_of(rows[:1]) is None and reference_of([]) is None
+
+
 def test_fusion_needs_both_kinds() -> None:
     for rows in ([], judged(1.0, 0.0)[::2], judged(1.0, 0.0)[1::2]):
         with pytest.raises(ValueError, match="both kinds, real and fake"):
@@ -169,6 +176,8 @@ def test_the_command_fits_fusion_and_says_what_is_missing(
     command = ["release", "--name", "r", "--repository", str(repository), "--verdicts", str(verdicts)]
     assert main([*command, "--truth", str(manifest)]) == 0
     told = json.loads((repository / "release.json").read_text(encoding="utf-8"))
+    assert told["reference"]["real"][1] > 0.5 and sum(told["reference"]["synthetic"]) == pytest.approx(1.0)
+    assert Release.parse(json.dumps(told).encode(), "").reference is not None
     assert told["report"]["pictures"] == 20 and told["fusion"] != {"slope": 1.0, "bias": 0.0}
     before = (repository / "release.json").read_bytes()
     capsys.readouterr()

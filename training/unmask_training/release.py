@@ -15,8 +15,8 @@ import numpy as np
 
 from unmask.core.cards import RELEASE_SCHEMA, ROLES, Card, Fusion, Release, logit_of
 from unmask_training.data.chips import part_of
-from unmask_training.measuring.calibration import fit_calibration
-from unmask_training.measuring.measures import calibration_error
+from unmask_training.measuring.calibration import fit_calibration, reference_shares
+from unmask_training.measuring.measures import Scored, calibration_error
 
 # Below this side of a face box, in picture pixels, a view is mostly interpolation: training saw faces from about 70 px on.
 MIN_FACE: Final = 40.0
@@ -26,12 +26,13 @@ PLAINLY_SYNTHETIC: Final = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One picture's largest face as the models saw it, and the truth."""
+    """One picture's largest face as the models saw it, its verdict's label, and the truth in the manifest's word."""
 
     synthetic: float
     manipulated: float | None
     fake: bool
     label: str
+    truth: str = ""
 
 
 def newest_cards(repository: Path) -> dict[str, Card]:
@@ -46,8 +47,14 @@ def newest_cards(repository: Path) -> dict[str, Card]:
     return cards
 
 
-def compose(name: str, cards: Mapping[str, Card], fusion: Fusion, report: Mapping[str, Any]) -> dict[str, Any]:
-    """The release as JSON: exact versions, fusion, operating point from the cards, regression report."""
+def compose(
+    name: str,
+    cards: Mapping[str, Card],
+    fusion: Fusion,
+    report: Mapping[str, Any],
+    reference: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The release as JSON: exact versions, fusion, operating point from the cards, regression report, reference of scores."""
     detector, localizer = cards["detector"].thresholds, cards["localizer"].thresholds
     return {
         "schema": RELEASE_SCHEMA,
@@ -65,6 +72,7 @@ def compose(name: str, cards: Mapping[str, Card], fusion: Fusion, report: Mappin
             **{key: detector[key] for key in ("doubt", "synthetic_despite_doubt", "defence_gap") if key in detector},
         },
         "report": dict(report),
+        **({"reference": dict(reference)} if reference else {}),
     }
 
 
@@ -83,7 +91,7 @@ def read_judged(verdicts: Path, truth: Mapping[str, str]) -> list[Judged]:
             continue
         face = max(verdict["faces"], key=lambda f: (f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1]))
         if face["synthetic"] is not None:
-            rows.append(Judged(face["synthetic"], face["manipulated"], label != "real", verdict["label"]))
+            rows.append(Judged(face["synthetic"], face["manipulated"], label != "real", verdict["label"], label))
     return rows
 
 
@@ -132,14 +140,23 @@ def report(rows: list[Judged], fusion: Fusion) -> dict[str, Any]:
     }
 
 
+def reference_of(rows: list[Judged]) -> dict[str, Any] | None:
+    """How the detector's scores lie on real and wholly generated faces, for serving to watch; None without both kinds."""
+    known = [row for row in rows if row.truth in {"real", "synthetic"}]
+    truth = np.array([row.truth for row in known])
+    if len(set(truth)) < len({"real", "synthetic"}):
+        return None
+    return reference_shares(Scored(np.array([row.synthetic for row in known]), truth == "synthetic", truth, truth))
+
+
 def run(args: argparse.Namespace) -> int:
     """Writes release.json and prints what it holds."""
-    cards, fusion, figures = newest_cards(args.repository), Fusion(), {}
+    cards, fusion, figures, reference = newest_cards(args.repository), Fusion(), {}, None
     if args.verdicts is not None:
         rows = read_judged(args.verdicts, calibration_truth(args.truth))
         fusion = fit_fusion(rows)
-        figures = report(rows, fusion)
-    text = (json.dumps(compose(args.name, cards, fusion, figures), indent=2) + "\n").encode()
+        figures, reference = report(rows, fusion), reference_of(rows)
+    text = (json.dumps(compose(args.name, cards, fusion, figures, reference), indent=2) + "\n").encode()
     Release.parse(text, "")
     (args.repository / "release.json").write_bytes(text)
     print(text.decode())

@@ -246,13 +246,17 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Exact model versions with fusion and operating point; its sha256 is part of every verdict's key."""
+    """Exact model versions with fusion and operating point; its sha256 is part of every verdict's key.
+
+    `reference`, where it is stated, stands before the detector's own: scores of the calibration part as they were served.
+    """
 
     name: str
     models: Mapping[str, ModelRef]
     fusion: Fusion
     thresholds: Thresholds
     sha256: str
+    reference: Reference | None = None
 
     def model(self, role: str) -> ModelRef:
         """The model version that plays `role` (`face_detector`, `detector`, `localizer`)."""
@@ -277,6 +281,7 @@ class Release:
             fusion=Fusion(**{key: fusion.number(key) for key in Fusion.__slots__}),
             thresholds=thresholds,
             sha256=sha256,
+            reference=reference(release.maybe("reference")),
         )
 
 

@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from unmask.core import metrics
-from unmask.core.cards import Release
+from unmask.core.cards import ModelRef, Release
 from unmask.core.domain import Priority
 from unmask.core.errors import BadModel
 from unmask.core.office_ports import WatchStore
 from unmask.core.pipeline import ORDER, next_step
 from unmask.core.ports import Clock, ModelServer, Observer
+from unmask.core.readouts import Reference
 from unmask.core.releases import Role
 from unmask.core.watching import Backlog
 from unmask.core.world import Catalogue
@@ -93,14 +94,9 @@ def watch_releases(look: Lookout) -> int:
 
 
 def _reference(look: Lookout, active: Release) -> dict[tuple[str, ...], float]:
-    """The shares that the card states; none where it states none, or by other bins than the score's histogram has."""
+    """The shares that the release or else its detector's card states; none by other bins than the score's histogram has."""
     ref = active.model("detector")
-    try:
-        stated = look.models.card(ref).reference
-    except BadModel as error:
-        # A sweeper works without a model repository; whether models are good is the workers' to say.
-        _log.debug("no reference of the scores: %s", error.detail)
-        return {}
+    stated = active.reference or _stated(look, ref)
     if stated is None or stated.bins != metrics.BINS:
         return {}
     return {
@@ -108,6 +104,15 @@ def _reference(look: Lookout, active: Release) -> dict[tuple[str, ...], float]:
         for truth, shares in (("real", stated.real), ("synthetic", stated.synthetic))
         for upper, share in zip(stated.bins, shares, strict=True)
     }
+
+
+def _stated(look: Lookout, ref: ModelRef) -> Reference | None:
+    try:
+        return look.models.card(ref).reference
+    except BadModel as error:
+        # A sweeper works without a model repository; whether models are good is the workers' to say.
+        _log.debug("no reference of the scores: %s", error.detail)
+        return None
 
 
 def _age(backlog: Backlog, now: datetime) -> float:

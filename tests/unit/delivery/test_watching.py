@@ -22,6 +22,7 @@ from unmask.core import metrics
 from unmask.core.cards import Release
 from unmask.core.errors import BadModel
 from unmask.core.metrics import Metric
+from unmask.core.readouts import Reference
 from unmask.delivery.watching import Lookout, watch_duties, watch_queue, watch_releases, watch_reviews
 
 
@@ -88,6 +89,15 @@ def test_releases_in_use_and_the_scores_that_the_card_states(gauges: Gauges, tmp
         watch_releases(there)
     assert {labels[0] for labels in gauges.shown["unmask_release_info"]} == {"active", "shadow"}
     assert gauges.shown["unmask_shadow_share"] == {(): 0.25}
+
+
+def test_what_a_release_states_stands_before_its_card(gauges: Gauges, tmp_path: Path) -> None:
+    with closing(SqlStore.in_memory()) as store:
+        there = look(gauges, tmp_path, True, store)
+        stated = Reference(metrics.BINS, (0.7, *[0.0] * 8, 0.3), (0.3, *[0.0] * 8, 0.7))
+        watch_releases(replace(there, catalogue=Releases(replace(there.catalogue.active_release(), reference=stated))))
+    shares = gauges.shown["unmask_detector_reference_share"]
+    assert (shares["1", "real", "0.1"], shares["1", "synthetic", "1.0"], len(shares)) == (0.7, 0.7, 20)
 
 
 def test_a_card_without_a_reference_and_a_sweeper_without_models_show_none(gauges: Gauges, tmp_path: Path) -> None:
