@@ -100,3 +100,11 @@ def test_the_dashboards_and_rules_that_are_shipped_come_out(production: Renderin
     assert boards == shipped
     rules = {d["metadata"]["name"].removeprefix("unmask-"): d["spec"] for d in production.kind("PrometheusRule")}
     assert rules == {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in CHART.glob("rules/*.yaml")}
+
+
+@pytest.mark.parametrize("docs", ["https://docs.example.org/unmask", "https://docs.example.org/unmask/"])
+def test_alerts_link_to_where_the_documents_are(docs: str, major: int) -> None:
+    found = render(*ON, "--set", f"monitoring.rules.docs={docs}", major=major)
+    groups = found.one("PrometheusRule", "unmask-alerts")["spec"]["groups"]
+    links = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
+    assert links and all(link.startswith("https://docs.example.org/unmask/runbook.html#unmask") for link in links)
