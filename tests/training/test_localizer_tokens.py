@@ -22,7 +22,7 @@ from unmask.core.masks import regions_of
 from unmask.core.vit_trunk import PIXELS, TOKEN_BLOCKS, TOKENS, WIDTH, joined, tower
 from unmask_training.cli import main
 from unmask_training.localizer.export import run as export_command
-from unmask_training.localizer.samples import Delivery, Sampler
+from unmask_training.localizer.samples import PHOTOSHOP, Delivery, Sampler
 from unmask_training.localizer.tokens import samples
 from unmask_training.localizer.tokens.fit import fit, fitted, learned, load
 from unmask_training.localizer.tokens.recipe import NAME, TokenRecipe
@@ -60,6 +60,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "regions.jsonl").write_text(lines, encoding="utf-8")
     chips = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
     chips += [row | {"part": "val", "path": f"val-{row['path']}"} for row in chips]
+    splice = {"label": "manipulated", "kind": PHOTOSHOP, "extra": {"regions": "nose|mouth"}}
+    chips += [chips[0] | splice | {"part": part, "path": f"{part}-expert.jpg"} for part in ("fit", "val")]
     (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chips), encoding="utf-8")
     (folder / "tower.onnx").write_bytes(RAW)
     return folder
@@ -230,9 +232,12 @@ def test_leaving_engines_out_tells_seen_from_unseen(data: Path, checkpoint: Path
     run = tmp_path / "run"
     shutil.copytree(checkpoint.parent / "tokens", run / "tokens")
     options = ["--config", str(config), "--data", str(data), "--out", str(run), "--weights", str(data / "tower.onnx")]
-    assert main(["leave-engine-out", *options, "--json", str(tmp_path / "found.json"), "--only", "local_resample"]) == 0
+    assert main(["leave-engine-out", *options, "--json", str(tmp_path / "found.json"), "--only", "local_resample", PHOTOSHOP]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == {"local_resample"} and set(found["local_resample"]) == {"unseen", "seen"}
+    assert set(found) == {"local_resample", PHOTOSHOP} and set(found["local_resample"]) == {"unseen", "seen"}
+    # Of expert splices no mask is known: what can be said is whether they are found.
+    expert = found[PHOTOSHOP]["unseen"]
+    assert (expert["map50"]["value"], expert["pixel_f1"]["value"]) == (None, None) and expert["auc"]["value"] is not None
     told_of = found["local_resample"]["unseen"]
     assert {"map50", "pixel_f1", "found", "auc", "false_alarms"} <= set(told_of) and told_of["found"]["n"] == 6
     with pytest.raises(ValueError, match="--only: unknown nothing"):
