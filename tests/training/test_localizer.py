@@ -313,6 +313,11 @@ def test_thresholds_keep_false_alarms_at_their_rate(tmp_path: Path) -> None:
     drawn_on = strongest >= points["region_score"]
     assert drawn_on.any() and (best[drawn_on] >= points["real_below"] - 1e-3).all()
     assert points["real_below"] <= points["manipulated_above"] <= points["fpr_0.005"]
+    warm = thresholds(Scores(best, strongest, truth, np.arange(1500) % 2 == 0), card, 0.35)
+    assert (warm["region_score"], warm["heat_level"]) == (0.35, 0.35) and (best[~truth] >= warm["face_score"]).mean() <= 0.01
+    assert {name: warm[name] for name in points if name != "region_score"} == {
+        name: points[name] for name in points if name != "region_score"
+    }
 
 
 def test_the_level_is_chosen_by_the_masks() -> None:

@@ -196,7 +196,7 @@ def test_the_export_is_one_graph_that_its_own_and_the_tower_make(data: Path, ver
     assert set(card.files) == {"model.onnx", "own.onnx", "weights.safetensors"}
     told_of = json.loads(text)
     assert told_of["training"]["command"].endswith("--weights FILE") and "a remark" in told_of["notes"]
-    assert {"region_score", "heat_level", "real_below", "manipulated_above"} <= set(card.thresholds)
+    assert {"face_score", "region_score", "heat_level", "real_below", "manipulated_above"} <= set(card.thresholds)
     views = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
     heat, score = session.run(["heat", "score"], {"image": views})
@@ -232,7 +232,9 @@ def test_leaving_engines_out_tells_seen_from_unseen(data: Path, checkpoint: Path
     run = tmp_path / "run"
     shutil.copytree(checkpoint.parent / "tokens", run / "tokens")
     options = ["--config", str(config), "--data", str(data), "--out", str(run), "--weights", str(data / "tower.onnx")]
-    assert main(["leave-engine-out", *options, "--json", str(tmp_path / "found.json"), "--only", "local_resample", PHOTOSHOP]) == 0
+    assert (
+        main(["leave-engine-out", *options, "--json", str(tmp_path / "found.json"), "--only", "local_resample", PHOTOSHOP]) == 0
+    )
     found = json.loads((tmp_path / "found.json").read_text())
     assert set(found) == {"local_resample", PHOTOSHOP} and set(found["local_resample"]) == {"unseen", "seen"}
     # Of expert splices no mask is known: what can be said is whether they are found.

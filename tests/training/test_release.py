@@ -14,7 +14,16 @@ import pytest
 from unmask.core.cards import CARD_SCHEMA, Fusion, Release, logit_of
 from unmask_training.cli import main
 from unmask_training.data.chips import part_of
-from unmask_training.release import Judged, calibration_truth, compose, fit_fusion, newest_cards, read_judged, reference_of, report
+from unmask_training.release import (
+    Judged,
+    calibration_truth,
+    compose,
+    fit_fusion,
+    newest_cards,
+    read_judged,
+    reference_of,
+    report,
+)
 
 POINTS = {
     "detector": {"real_below": 0.4, "synthetic_above": 0.6},

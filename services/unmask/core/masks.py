@@ -1,6 +1,6 @@
 """A localizer's heads to polygons: candidates or heat maps to masks, outlines simplified to a stated error, names in words.
 
-`ViewRegion`, `face_score`, `regions_of`, `heat_of`, `polygons_of`, `region_name`.
+`ViewRegion`, `face_score`, `regions_of`, `shown_regions`, `heat_of`, `polygons_of`, `region_name`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,14 @@ def regions_of(
     if "heat" in heads:
         return decode_heat(heads["heat"], face_score(heads), size, score_threshold, heat_level)[:limit]
     return decode_regions(heads["predictions"], heads["prototypes"], size, score_threshold=score_threshold, limit=limit)
+
+
+def shown_regions(heads: Heads, size: int, thresholds: Mapping[str, float]) -> list[ViewRegion]:
+    """Regions that a card's raw thresholds let be drawn: `region_score`, `heat_level`, and on no face below `face_score`."""
+    if face_score(heads) < thresholds.get("face_score", 0.0):
+        return []
+    least, level = thresholds.get("region_score", 0.5), thresholds.get("heat_level", HEAT_LEVEL)
+    return regions_of(heads, size, score_threshold=least, heat_level=level)
 
 
 def heat_of(heads: Heads, limit: int = 16) -> Floats:

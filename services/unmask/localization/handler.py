@@ -12,7 +12,7 @@ from unmask.core.cards import Card, Release, logit_of
 from unmask.core.domain import Box, Classified, FaceRow, Heat, Localized, Region
 from unmask.core.errors import BadModel
 from unmask.core.images import Chip, Pixels, ViewContract, chips_of, cut, view_transform
-from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, heat_of, region_name, regions_of
+from unmask.core.masks import Heads, ViewRegion, face_score, heat_of, region_name, shown_regions
 from unmask.core.ports import ModelServer
 
 _SKIPPED = Localized(manipulated=None)
@@ -59,8 +59,7 @@ def localize_chips(
 def _result(heads: Heads, card: Card, view: ViewContract, chip: Chip, box: Box) -> Localized:
     # The face's score counts whether or not a region is drawn (the card's calibration).
     best = float(np.clip(face_score(heads), 1e-4, 1.0 - 1e-4))
-    threshold, level = card.thresholds.get("region_score", 0.5), card.thresholds.get("heat_level", HEAT_LEVEL)
-    regions = regions_of(heads, view.size, score_threshold=threshold, heat_level=level)
+    regions = shown_regions(heads, view.size, card.thresholds)
     to_view = view_transform(chip, view)
     placed = tuple(_placed(region, card, chip, to_view, box) for region in regions)
     return Localized(card.calibration.probability(logit_of(best)), placed)

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.core.masks import assemble, decode_heat, decode_regions, face_score, polygons_of, region_name, regions_of
+from unmask.core.masks import (
+    assemble,
+    decode_heat,
+    decode_regions,
+    face_score,
+    polygons_of,
+    region_name,
+    regions_of,
+    shown_regions,
+)
 
 SIZE = 256
 
@@ -122,6 +131,13 @@ def test_the_outputs_decide_how_they_are_read() -> None:
     assert (
         len(regions_of(hot, SIZE, heat_level=0.01, score_threshold=0.0)) == 1 and regions_of(hot, SIZE, heat_level=0.95) == []
     )
+
+
+def test_nothing_is_drawn_on_a_face_below_the_threshold_of_faces() -> None:
+    hot = {"heat": warm((10, 10, 30, 30)), "score": np.float32(0.7)}
+    at = {"region_score": 0.35, "heat_level": 0.35}
+    assert len(shown_regions(hot, SIZE, at)) == len(shown_regions(hot, SIZE, at | {"face_score": 0.69})) == 1
+    assert shown_regions(hot, SIZE, at | {"face_score": 0.71}) == shown_regions(hot, SIZE, at | {"heat_level": 0.95}) == []
 
 
 def test_a_region_at_the_border_stays_in_the_view() -> None:

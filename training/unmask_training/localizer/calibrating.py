@@ -29,7 +29,7 @@ _POINTS: Final = (0.005, 0.01, 0.02, 0.03, 0.05)
 _MADE: Final = 500
 _LEVELS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _NOTES: Final = (
-    "region_score is the raw confidence from which a region is drawn; the other thresholds are calibrated probabilities",
+    "face_score, region_score and heat_level are raw, and say what is drawn; the other thresholds are calibrated probabilities",
     "wholly generated faces are outside its task: training showed some of them without a region",
     "pixel figures are exact, without tolerance at the rim of a mask",
 )
@@ -92,6 +92,17 @@ def clipped_logits(best: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([logit_of(value) for value in np.clip(best, 1e-4, 1.0 - 1e-4)])
 
 
+def drawing(scores: Scores, level: float | None) -> dict[str, float]:
+    """The raw thresholds by which regions are drawn; `level` is that of a heat map, None without one.
+
+    A heat map's regions are as sure as their face, of which few undoctored ones get as far: the heat only says where.
+    """
+    if level is None:
+        return {"region_score": region_threshold(scores)}
+    face = round(_raw_at(scores, scores.best, _REGION_RATE), 4)
+    return {"face_score": face, "region_score": level, "heat_level": level}
+
+
 def region_threshold(scores: Scores) -> float:
     """The raw `region_score`: few undoctored faces have a region so strong, none that is called real shows one."""
     return round(max(_raw_at(scores, scores.strongest, _REGION_RATE), _raw_at(scores, scores.best, _UNSURE_RATE)), 4)
@@ -104,8 +115,8 @@ def _raw_at(scores: Scores, values: NDArray[np.float64], rate: float) -> float:
     return max(float(part[len(part) - 1 - int(rate * len(part))]) for part in undoctored) + 1e-4
 
 
-def thresholds(scores: Scores, card: Card) -> dict[str, float]:
-    """Raw `region_score`, and calibrated probabilities at false-positive rates that hold as they are and delivered anew.
+def thresholds(scores: Scores, card: Card, level: float | None = None) -> dict[str, float]:
+    """Raw ones (`drawing`), and calibrated probabilities at false-positive rates that hold as they are and delivered anew.
 
     A region is drawn only on faces that are at least `unsure`: nothing is marked on a face that is called real.
     """
@@ -118,19 +129,17 @@ def thresholds(scores: Scores, card: Card) -> dict[str, float]:
         "real_below": probability(_raw_at(scores, scores.best, _UNSURE_RATE)),
         "manipulated_above": probability(_raw_at(scores, scores.best, _REGION_RATE)),
     }
-    return points | recommended | {"region_score": region_threshold(scores)}
+    return points | recommended | drawing(scores, level)
 
 
 def completed(folder: Path, card: dict[str, Any], data: Path, notes: Sequence[str]) -> dict[str, Any]:
     """Writes the version folder's card: with calibration and thresholds, figures on `val`, and notes.  Returns it."""
     cases, plainly = calibration_cases(view_of(_parsed(card)), data)
     found = list(heads_of(folder, (case.view for case in cases)))
-    level = best_level(cases, found)
+    level, heat = best_level(cases, found), "heat" in found[0]
     scores = scores_of(cases, found, plainly, level)
     card = {**card, "calibration": card_calibration(fit_calibration(clipped_logits(scores.best), scores.truth))}
-    card["thresholds"] = thresholds(scores, _parsed(card))
-    if any(output["name"] == "heat" for output in card["outputs"]):
-        card["thresholds"]["heat_level"] = level
+    card["thresholds"] = thresholds(scores, _parsed(card), level if heat else None)
     card["metrics"] = {"data": "val, groups never trained on", **evaluate(folder, _parsed(card), data)}
     card["notes"] = [notes[0], *_NOTES, *notes[1:]]
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

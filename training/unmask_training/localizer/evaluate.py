@@ -13,7 +13,7 @@ import onnxruntime
 
 from unmask.core.cards import Card
 from unmask.core.images import Pixels, ViewContract, cut
-from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, regions_of
+from unmask.core.masks import HEAT_LEVEL, Heads, ViewRegion, face_score, regions_of, shown_regions
 from unmask_training.data.chips import Chips, Row
 from unmask_training.data.manipulate_engines import jpeg
 from unmask_training.localizer.figures import Outcome, delivered, table
@@ -26,6 +26,8 @@ _LEAST_SCORE: Final = 0.02
 _CANDIDATES: Final = 12
 # 4:2:0, as most encoders choose; and the qualities at which finding is measured once more.
 _SAMPLING: Final = 0x221111
+# The raw thresholds of a card by which regions are drawn.
+DRAWING: Final = ("face_score", "region_score", "heat_level")
 _QUALITIES: Final = (100, 80, 60)
 
 
@@ -105,15 +107,14 @@ def drawn(regions: Sequence[ViewRegion], size: int) -> Mask:
 
 
 def outcome(case: Case, heads: Heads, thresholds: Mapping[str, float]) -> Outcome:
-    """Compares one view's regions with its truth, at the card's `region_score` and `heat_level`."""
+    """Compares one view's regions with its truth, at the card's raw thresholds."""
     size = case.view.shape[0]
     truth = [] if case.mask is None else pieces(case.mask)
-    threshold, level = thresholds["region_score"], thresholds.get("heat_level", HEAT_LEVEL)
-    least = _LEAST_SCORE if case.mask is not None else threshold
-    found = regions_of(heads, size, score_threshold=least, heat_level=level, limit=_CANDIDATES)
+    level = thresholds.get("heat_level", HEAT_LEVEL)
+    found = regions_of(heads, size, score_threshold=_LEAST_SCORE, heat_level=level, limit=_CANDIDATES)
     masks = [drawn([region], size) for region in found]
     shape = (len(found), len(truth))
-    shown = drawn([region for region in found if region.score >= threshold], size)
+    shown = drawn(shown_regions(heads, size, thresholds), size)
     pixels = (0, 0, 0)
     if case.mask is not None:
         pixels = tuple(int(part.sum()) for part in (shown & case.mask, shown & ~case.mask, case.mask & ~shown))  # type: ignore[assignment]
@@ -163,7 +164,7 @@ def outcomes(folder: Path, cases: Iterable[Case], thresholds: Mapping[str, float
 
 
 def evaluate(folder: Path, card: Card, data: Path, part: str = "val") -> dict[str, Any]:
-    """`figures.table` and the figures after one more encode on a part of prepared data, at the card's `region_score`."""
+    """`figures.table` and the figures after one more encode on a part of prepared data, at the card's thresholds."""
     view = view_of(card)
     masked = outcomes(folder, masked_cases(view, Regions(data), part), card.thresholds)
     whole = outcomes(folder, whole_cases(view, Chips(data), part), card.thresholds)
@@ -173,4 +174,5 @@ def evaluate(folder: Path, card: Card, data: Path, part: str = "val") -> dict[st
         f"jpeg_{quality}": delivered(outcomes(folder, masked_cases(view, Regions(data), part, quality), card.thresholds))
         for quality in _QUALITIES
     }
-    return {"operating_point": {"region_score": card.thresholds["region_score"]}, **table(masked, whole), "delivered": again}
+    point = {name: card.thresholds[name] for name in DRAWING if name in card.thresholds}
+    return {"operating_point": point, **table(masked, whole), "delivered": again}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from unmask.core.images import Pixels
-from unmask.core.masks import HEAT_LEVEL, Heads, face_score, regions_of
+from unmask.core.masks import Heads, face_score, shown_regions
 from unmask_training.localizer.evaluate import Case, heads_of, masked_cases, view_of
 from unmask_training.localizer.rows import Regions
 from unmask_training.measuring.evaluating import read_card
@@ -28,8 +28,7 @@ def tile(case: Case, heads: Heads, thresholds: Mapping[str, float]) -> Pixels:
     if case.mask is not None:
         outlines, _ = cv2.findContours(case.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(marked, outlines, -1, _GREEN, 1)
-    level = thresholds.get("heat_level", HEAT_LEVEL)
-    for region in regions_of(heads, size, score_threshold=thresholds["region_score"], heat_level=level):
+    for region in shown_regions(heads, size, thresholds):
         cv2.polylines(marked, [np.round(region.polygon).astype(np.int32)], True, _RED, 1)
     text = f"{case.kind[:22]} {case.region[:8]} {face_score(heads):.2f}"
     cv2.putText(marked, text, (2, size - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (255, 255, 0), 1, cv2.LINE_AA)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from unmask.core.masks import Heads
 from unmask.core.vit_trunk import TOKENS
 from unmask_training.data.chips import Chips
-from unmask_training.localizer.calibrating import best_level, calibration_cases, region_threshold, scores_of
+from unmask_training.localizer.calibrating import best_level, calibration_cases, drawing, scores_of
 from unmask_training.localizer.evaluate import Case, masked_cases, outcome, whole_cases
 from unmask_training.localizer.figures import Outcome, alarms, average_precision, figure, image_auc, pixel_f1, pixel_iou
 from unmask_training.localizer.rows import Regions
@@ -71,12 +71,12 @@ class Judged:
 
 
 def outcomes_of(model: TokenLocalizer, calibration: Judged, judged: Judged, without: Sequence[str]) -> list[Outcome]:
-    """Outcomes at the heat level and region score that the calibration part gives, of which `without` is left out too."""
+    """Outcomes at the thresholds that the calibration part gives, of which `without` is left out too."""
     kept = [(c, h) for c, h in zip(calibration.cases, calibration.heads(model), strict=True) if c.kind not in without]
     plainly = sum(case.kind not in without for case in calibration.cases[: calibration.plainly])
     cases, heads = [case for case, _ in kept], [found for _, found in kept]
     level = best_level(cases, heads)
-    at = {"region_score": region_threshold(scores_of(cases, heads, plainly, level)), "heat_level": level}
+    at = drawing(scores_of(cases, heads, plainly, level), level)
     return [outcome(case, found, at) for case, found in zip(judged.cases, judged.heads(model), strict=True)]
 
 
