@@ -12,6 +12,8 @@ from unmask.core.readouts import UNKNOWN
 
 _MOST_REGIONS: Final = 3
 _FAMILY_SHARE: Final = 0.5
+# From here on a score says that a fake is likelier than not, at even odds beforehand.
+_EVEN: Final = 0.5
 _NO_FAMILY: Final = frozenset({"other", "real"})
 _CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -41,8 +43,7 @@ def face_reason(face: FaceVerdict, index: int, limits: Thresholds, *, side: floa
     if face.label is Label.SYNTHETIC:
         return Reason("face_synthetic", f"this face looks wholly generated ({percent(face.synthetic)}){_family(face)}", index)
     if face.label is Label.REAL:
-        text = f"no sign that this face was generated ({percent(face.synthetic)}) or changed ({percent(face.manipulated)})"
-        return Reason("face_real", text, index)
+        return Reason("face_real", _untouched(face, limits), index)
     if (distrusted := _distrusted(face, index, limits)) is not None:
         return distrusted
     if face.synthetic is None or face.manipulated is None:
@@ -117,6 +118,15 @@ def _distrusted(face: FaceVerdict, index: int, limits: Thresholds) -> Reason | N
         text = f"unlike anything this detector was shown: doubt {percent(face.doubt)}, so its score is not relied on"
         return Reason("face_unlike_known", text, index)
     return None
+
+
+def _untouched(face: FaceVerdict, limits: Thresholds) -> str:
+    """What speaks for a real face; a score that is high, and yet one that many photographs reach, is not called no sign."""
+    told = f"generated ({percent(face.synthetic)}) or changed ({percent(face.manipulated)})"
+    if max(face.synthetic or 0.0, face.manipulated or 0.0) < _EVEN:
+        return f"no sign that this face was {told}"
+    least = f"{percent(limits.synthetic_real)} and {percent(limits.manipulated_real)}"
+    return f"too few signs that this face was {told}: below {least}, which few photographs reach"
 
 
 def _changed(face: FaceVerdict) -> str:

@@ -276,6 +276,15 @@ def test_reasons_are_in_plain_words() -> None:
     assert texts[4] == "rule 1 of policy 'default' says review"
 
 
+def test_a_high_score_below_a_high_threshold_is_not_called_no_sign() -> None:
+    policy = ruled("", more="thresholds: {manipulated_real: 0.9, manipulated: 0.95}")
+    decided = decide(found((0.1, 0.85, 100.0)), PICTURE, RELEASE, policy)
+    assert decided.label is Label.REAL and decided.reasons[0].code == "face_real"
+    assert decided.reasons[0].text == (
+        "too few signs that this face was generated (10 %) or changed (85 %): below 40 % and 90 %, which few photographs reach"
+    )
+
+
 @given(st.lists(face, max_size=6))
 def test_real_only_when_every_counted_face_is(faces: list[tuple[Part, Part, float]]) -> None:
     decided = outcome(*faces)
