@@ -72,7 +72,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     [
         ("recipe: [", "not YAML"),
         ("- a list", "needs a `recipe:`"),
-        ("recipe: resnet", "recipe 'resnet' is unknown; there are: clip_vit_b16, cnn, efficientnet_lite0"),
+        ("recipe: resnet", "recipe 'resnet' is unknown; there are: clip_vit_b16, clip_vit_b16-seg, cnn, efficientnet_lite0"),
         ("recipe: mobilenet_v2", "real, synthetic missing"),
         ("recipe: mobilenet_v2\nreal: {a: 1}\nsynthetic: {b: 1}\naugment: [1]", "augment"),
         ("recipe: mobilenet_v2\n3: 4", "unknown 3"),
