@@ -97,7 +97,8 @@ def requantise(graph: GraphProto, groups: dict[str, list[Any]], smoothing: Float
         scale = np.float32((np.float32(high) - np.float32(low)) / np.float32(255.0))
         zero = np.uint8(np.clip(np.rint(-np.float32(low) / scale), 0, 255))
         names = [f"{source}/{what}" for what in ("inverse", "scale", "zero", "smooth", "uint8")]
-        for name, value in zip(names, (np.float32(1.0) / factor, np.array(scale), np.array(zero)), strict=False):
+        values: list[NDArray[Any]] = [np.float32(1.0) / factor, np.array(scale), np.array(zero)]
+        for name, value in zip(names, values, strict=False):
             graph.initializer.append(numpy_helper.from_array(value, name))
         new.append(helper.make_node("Mul", [source, names[0]], [names[3]], names[3]))
         new.append(helper.make_node("QuantizeLinear", [names[3], names[1], names[2]], [names[4]], names[4]))
