@@ -263,6 +263,17 @@ def test_a_wrong_recipe_is_refused_by_key(changes: dict[str, object], message: s
         TokenRecipe.of(told(**changes))
 
 
+@pytest.mark.parametrize(("text", "message"), [("recipe: [", "not YAML"), ("", "needs the settings of a localizer")])
+def test_a_file_that_holds_no_settings_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    options = ["--config", str(tmp_path / "c.yaml"), "--data", str(tmp_path), "--out", str(tmp_path)]
+    assert main(["leave-engine-out", *options]) == 2
+    told_of = capsys.readouterr().err
+    assert "c.yaml" in told_of and message in told_of
+
+
 def test_the_shipped_recipe_reads() -> None:
     path = Path(__file__).parents[2] / "training/configs/localizer_tower.yaml"
     recipe = TokenRecipe.of(yaml.safe_load(path.read_text(encoding="utf-8")))

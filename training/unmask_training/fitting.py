@@ -6,19 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from unmask_training.configuration import read_settings
 from unmask_training.registry import RECIPES, find
 
 
 def run(args: argparse.Namespace) -> int:
     """Reads the configuration and hands it to its recipe."""
-    try:
-        told = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{args.config}: not YAML ({error})") from error
-    if not isinstance(told, dict) or not isinstance(told.get("recipe"), str):
-        raise ValueError(f"{args.config}: needs a `recipe:`; there are {', '.join(sorted(RECIPES))}")
+    needs = f"needs a `recipe:`; there are {', '.join(sorted(RECIPES))}"
+    told = read_settings(args.config, needs)
+    if not isinstance(told.get("recipe"), str):
+        raise ValueError(f"{args.config}: {needs}")
     if args.steps is not None:
         told["steps"] = args.steps
     path = find(RECIPES, told["recipe"], "recipe")(told, args.data, args.out, args.weights, args.resume)

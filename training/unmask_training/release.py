@@ -144,7 +144,7 @@ def reference_of(rows: list[Judged]) -> dict[str, Any] | None:
     """How the detector's scores lie on real and wholly generated faces, for serving to watch; None without both kinds."""
     known = [row for row in rows if row.truth in {"real", "synthetic"}]
     truth = np.array([row.truth for row in known])
-    if len(set(truth)) < len({"real", "synthetic"}):
+    if set(truth) != {"real", "synthetic"}:
         return None
     return reference_shares(Scored(np.array([row.synthetic for row in known]), truth == "synthetic", truth, truth))
 

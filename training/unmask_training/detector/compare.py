@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-import yaml
 
 from unmask.core.images import View, ViewContract
+from unmask_training.configuration import read_settings
 from unmask_training.data.chips import INDEX, Chips, Row
 from unmask_training.detector.evaluate import detection_rows, main_sources
 from unmask_training.detector.export import MARGIN
@@ -219,12 +219,10 @@ def weights_of(told: Sequence[str]) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is not done yet and prints the table."""
-    try:
-        told = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{args.config}: not YAML ({error})") from error
-    if not isinstance(told, dict) or "trunk" in told or "recipe" in told:
-        raise ValueError(f"{args.config}: needs the settings of a fit, without `recipe` and `trunk`")
+    needs = "needs the settings of a fit, without `recipe` and `trunk`"
+    told = read_settings(args.config, needs)
+    if "trunk" in told or "recipe" in told:
+        raise ValueError(f"{args.config}: {needs}")
     told |= {name: value for name in ("steps", "size") if (value := getattr(args, name)) is not None}
     recipe = Recipe.of(told)
     told |= {name: getattr(recipe, name) for name in ("steps", "size", "batch")}

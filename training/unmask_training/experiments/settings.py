@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from unmask_training.configuration import read_settings
 from unmask_training.detector.network import read_state
 from unmask_training.detector.recipe import Recipe
 from unmask_training.experiments.corpus import Corpus, open_corpus
@@ -156,13 +155,7 @@ def _recipe(args: argparse.Namespace, corpus: Corpus) -> Recipe:
     """The told recipe on the kinds there are: a kind that it does not name has share 1."""
     told: dict[str, Any] = {}
     if args.recipe is not None:
-        try:
-            read = yaml.safe_load(args.recipe.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{args.recipe}: not YAML ({error})") from error
-        if not isinstance(read, dict):
-            raise ValueError(f"{args.recipe}: not a recipe")
-        told = dict(read)
+        told = read_settings(args.recipe, "not a recipe")
     for half, kinds in (("real", corpus.sources), ("synthetic", corpus.generators)):
         shares = told.get(half) or {}
         if not isinstance(shares, Mapping):

@@ -26,9 +26,9 @@ _LEAST_SCORE: Final = 0.02
 _CANDIDATES: Final = 12
 # 4:2:0, as most encoders choose; and the qualities at which finding is measured once more.
 _SAMPLING: Final = 0x221111
-# The raw thresholds of a card by which regions are drawn.
-DRAWING: Final = ("face_score", "region_score", "heat_level")
 _QUALITIES: Final = (100, 80, 60)
+# The raw thresholds of a card by which regions are drawn.
+_DRAWING: Final = ("face_score", "region_score", "heat_level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,9 @@ def outcome(case: Case, heads: Heads, thresholds: Mapping[str, float]) -> Outcom
     """Compares one view's regions with its truth, at the card's raw thresholds."""
     size = case.view.shape[0]
     truth = [] if case.mask is None else pieces(case.mask)
-    level = thresholds.get("heat_level", HEAT_LEVEL)
-    found = regions_of(heads, size, score_threshold=_LEAST_SCORE, heat_level=level, limit=_CANDIDATES)
+    level, found = thresholds.get("heat_level", HEAT_LEVEL), list[ViewRegion]()
+    if case.mask is not None:  # without one no candidate is right or wrong
+        found = regions_of(heads, size, score_threshold=_LEAST_SCORE, heat_level=level, limit=_CANDIDATES)
     masks = [drawn([region], size) for region in found]
     shape = (len(found), len(truth))
     shown = drawn(shown_regions(heads, size, thresholds), size)
@@ -174,5 +175,5 @@ def evaluate(folder: Path, card: Card, data: Path, part: str = "val") -> dict[st
         f"jpeg_{quality}": delivered(outcomes(folder, masked_cases(view, Regions(data), part, quality), card.thresholds))
         for quality in _QUALITIES
     }
-    point = {name: card.thresholds[name] for name in DRAWING if name in card.thresholds}
+    point = {name: card.thresholds[name] for name in _DRAWING if name in card.thresholds}
     return {"operating_point": point, **table(masked, whole), "delivered": again}

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from unmask.core.masks import Heads
 from unmask.core.vit_trunk import TOKENS
+from unmask_training.configuration import read_settings
 from unmask_training.data.chips import Chips
 from unmask_training.localizer.calibrating import best_level, calibration_cases, drawing, scores_of
 from unmask_training.localizer.evaluate import Case, masked_cases, outcome, whole_cases
@@ -128,7 +128,7 @@ def _short(told: Mapping[str, Any]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table, writes JSON where asked."""
-    recipe = TokenRecipe.of(yaml.safe_load(args.config.read_text(encoding="utf-8")))
+    recipe = TokenRecipe.of(read_settings(args.config, "needs the settings of a localizer on the tower"))
     found = leave_out(recipe, args.data, args.out, tower_bytes(args.weights), args.only)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
