@@ -277,7 +277,7 @@ bench-platform: setup ## the platform over its models: CPU a hop, pictures per s
 
 # Both write under OUT and leave the checkout's model_repository/ alone: a better model becomes the next version by hand.
 .PHONY: adapt-demo
-adapt-demo: MODEL ?= model_repository/detector/2
+adapt-demo: MODEL ?= model_repository/detector/3
 adapt-demo: .venv/.demo .venv-training/.ready fetch ## 60 generated faces: learn from 10, show 50 before and after (ARGS="--forget NAME"; MODEL=VERSION-FOLDER)
 	@$(BIN)/unmask demo --faces 60 --seed 0 --out "$(OUT)/adapt-demo/faces"
 	@$(TRAIN)/unmask-train adapt-demo "$(MODEL)" --faces "$(OUT)/adapt-demo/faces" --out "$(OUT)/adapt-demo" $(ARGS)
@@ -302,7 +302,7 @@ train-tower: .venv-training/.ready fetch ## train the detector on CLIP's tower i
 	@$(TRAIN)/unmask-train fit --config training/configs/detector_tower.yaml --data "$(OUT)/data" --out "$(OUT)/tower" \
 		--weights "$(OUT)/clip_vit_b16.onnx" $(ARGS)
 	@$(TRAIN)/unmask-train export "$(OUT)/tower/tower.pt" --config training/configs/detector_tower.yaml --data "$(OUT)/data" \
-		--weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 2
+		--weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 3
 
 .PHONY: train-localizer
 train-localizer: .venv-training/.ready fetch ## train the localizer on CLIP's tower into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more; ARGS=--resume)

@@ -105,9 +105,9 @@ def with_embedding(tiny: Path, root: Path, memory: bytes = b"") -> Path:
 
 def even_memory() -> bytes:
     """Replay memory (a safetensors file by its format) of a detector that knows faces without any texture."""
-    features, kinds = np.ones((4, 2, 64), "<f2").tobytes(), np.zeros(4, "<i2").tobytes()
+    features, kinds = np.ones((4, 65), "<f2").tobytes(), np.zeros(4, "<i2").tobytes()
     header = {
-        "features": {"dtype": "F16", "shape": [4, 2, 64], "data_offsets": [0, len(features)]},
+        "plain": {"dtype": "F16", "shape": [4, 65], "data_offsets": [0, len(features)]},
         "kind": {"dtype": "I16", "shape": [4], "data_offsets": [len(features), len(features) + len(kinds)]},
     }
     text = json.dumps(header).encode()

@@ -24,11 +24,13 @@ from unmask.core.images import TEMPLATE, Chip, Pixels, View, ViewContract, cut
 from unmask_training import trunks
 from unmask_training.adaptation.heads import Head, Readout, Replay, fit_head
 from unmask_training.adaptation.memory import MEMORY, Memory
+from unmask_training.adaptation.prototypes import Prototypes
+from unmask_training.tower.prototypes import PrototypeHead
 
 MODELS = Path(__file__).resolve().parents[2] / "model_repository"
 SIZE = 64
 CHANNELS = 256
-PROTOTYPES = 6
+MIXING = np.array([0.1, 0.3], dtype=np.float32)
 # The tint of the new generator's faces.
 NEW = (-30.0, -10.0, 45.0)
 
@@ -73,22 +75,30 @@ class Tiny(nn.Module):
     def __init__(self, families: int) -> None:
         super().__init__()
         self.trunk = trunks.build("cnn")
+        self.whiten = nn.Linear(CHANNELS, CHANNELS)
         self.synthetic = nn.Linear(CHANNELS, 1)
         self.family = nn.Linear(CHANNELS, families)
-        self.register_buffer("prototypes", torch.zeros(PROTOTYPES, CHANNELS))
+        self.prototypes = PrototypeHead(CHANNELS)
 
     def features(self, pixels: Tensor) -> Tensor:
         """(N, 2, C) of (N, 3, S, S) in 0..255 and of its blurred copy."""
         soft = nn.functional.avg_pool2d(nn.functional.pad(pixels, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
         both = [self.trunk(part / 128.0 - 1.0).mean((2, 3)) for part in (pixels, soft)]
-        return torch.stack(both, dim=1)
+        return self.whiten(torch.stack(both, dim=1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """The outputs in the order of `NAMES`."""
         features = self.features(image.permute(0, 3, 1, 2).float())
-        both, shown = self.synthetic(features)[..., 0], features[:, 0]
-        squares = (shown**2).sum(1, keepdim=True) - 2.0 * shown @ self.prototypes.T + (self.prototypes**2).sum(1)
-        return both.mean(1), both[:, 0], both[:, 1], self.family(shown), squares.amin(1).clamp_min(0.0), features
+        evidence = self.prototypes.evidence(features)
+        both = self.prototypes.raised(self.synthetic(features)[..., 0], evidence)
+        return (
+            both.mean(1),
+            both[:, 0],
+            both[:, 1],
+            self.family(features[:, 0]),
+            self.prototypes.distance(evidence)[:, 0],
+            features,
+        )
 
 
 def version(repository: Path, each: int = 30) -> Path:
@@ -96,23 +106,28 @@ def version(repository: Path, each: int = 30) -> Path:
     torch.manual_seed(3)
     network = Tiny(len(GENERATORS)).eval()
     memory = remembered(network, each)
-    features, replay = memory.features.astype(np.float32), Replay.of(memory)
-    head = fit_head(replay, np.zeros((0, CHANNELS), np.float32), Head(np.zeros(CHANNELS), 0.0))
-    centres = [features[memory.kind == kind, 0].mean(axis=0) for kind in range(len(memory.kinds))]
+    features, readout = memory.features.astype(np.float32), fitted(memory, CHANNELS)
     with torch.no_grad():
-        network.synthetic.weight.copy_(torch.from_numpy(head.weight)[None])
-        network.synthetic.bias.fill_(head.bias)
-        network.prototypes.copy_(torch.from_numpy(np.resize(np.stack(centres), (PROTOTYPES, CHANNELS))))
+        network.synthetic.weight.copy_(torch.from_numpy(readout.head.weight)[None])
+        network.synthetic.bias.fill_(readout.head.bias)
+        network.prototypes.hold(torch.from_numpy(readout.prototypes.real), torch.from_numpy(readout.prototypes.fake))
+        network.prototypes.mixing.copy_(torch.from_numpy(MIXING))
     for role in ("face_detector", "localizer"):  # of the other models a release needs the cards
         (repository / role / "1").mkdir(parents=True)
         shutil.copyfile(MODELS / role / "1/card.json", repository / role / "1/card.json")
     folder = repository / "detector/2"
     folder.mkdir(parents=True)
     _write(folder, network, memory)
-    distance = Readout(head, network.prototypes.numpy()).distance(features)
-    assert distance is not None
+    distance = readout.distance(features)
     _card(folder, [float(np.quantile(distance, share)) for share in (0.0, 0.5, 1.0)])
     return folder
+
+
+def fitted(memory: Memory, width: int) -> Readout:
+    """Prototypes and a linear head of a memory."""
+    prototypes, channels = Prototypes.of(memory, width, MIXING), memory.features.shape[2]
+    start = Readout(Head(np.zeros(channels), 0.0), prototypes)
+    return Readout(fit_head(Replay.of(memory), np.zeros((0, channels), np.float32), start), prototypes)
 
 
 TINTS = {
@@ -138,11 +153,24 @@ def remembered(network: Tiny, each: int) -> Memory:
     drawn = chips(each)
     view = ViewContract(View.ALIGNED, SIZE, 1.0)
     views = np.stack([cut(chip, view) for _, chip in drawn])
-    with torch.no_grad():
-        features = network.features(torch.from_numpy(views).permute(0, 3, 1, 2).float()).numpy()
     kind, number = np.array([kind for kind, _ in drawn], np.int16), np.arange(len(drawn), dtype=np.int32)
+    pixels = torch.from_numpy(views).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        whiten(network, pixels, torch.from_numpy(kind.astype(np.int64)))
+        features = network.features(pixels).numpy()
     part = (number // len(TINTS) % 3).astype(np.uint8)
     return Memory(features.astype(np.float16), kind >= len(REALS), kind, number, part, tuple(TINTS))
+
+
+def whiten(network: Tiny, pixels: Tensor, kind: Tensor) -> None:
+    """Makes the network's features of pictures (N, 3, S, S) centred, and within a kind alike in all directions."""
+    network.whiten.weight.copy_(torch.eye(CHANNELS))
+    network.whiten.bias.zero_()
+    rows = network.features(pixels)[:, 0]
+    spread = rows - torch.stack([rows[kind == number].mean(0) for number in range(len(TINTS))])[kind]
+    values, vectors = torch.linalg.eigh(spread.T @ spread / len(rows))
+    network.whiten.weight.copy_((vectors / (values.clamp_min(0.0) + 1.0 * values.mean()).sqrt()).T)
+    network.whiten.bias.copy_(-network.whiten.weight @ rows.mean(0))
 
 
 def prepared_data(folder: Path, each: int = 30, first: int = 0) -> Path:

@@ -24,9 +24,10 @@ from unmask.core.images import cut
 from unmask_training.adaptation import command, version
 from unmask_training.adaptation.adapt import Adapted, Order, adapt
 from unmask_training.adaptation.graph import Tensors, changed
-from unmask_training.adaptation.heads import FREE, Head
+from unmask_training.adaptation.heads import Head
 from unmask_training.adaptation.memory import MEMORY
 from unmask_training.adaptation.parent import Parent, new_weights
+from unmask_training.adaptation.prototypes import FREE
 from unmask_training.adaptation.samples import read_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,11 +74,12 @@ def test_a_new_generator_is_learned_and_the_old_ones_are_kept(adapted: Adapted, 
     assert (line.n, line.after) == (8, 8) and line.before < 8
     assert change.classes == [*parent.card.classes, "paintnet"]
     assert change.weights["family.weight"].shape == (3, adapt_world.CHANNELS)
-    for name in ("family.weight", "family.bias", "prototypes"):
+    for name in ("family.weight", "family.bias", "prototypes.real", "prototypes.fake", "synthetic.weight"):
         old = parent.weights[name]
         np.testing.assert_allclose(change.weights[name][: len(old)], old, rtol=1e-6)
-    assert len(change.weights["prototypes"]) == adapt_world.PROTOTYPES + 2
-    assert not np.array_equal(change.weights["synthetic.weight"], parent.weights["synthetic.weight"])
+    assert len(change.weights["prototypes.real"]) == len(parent.weights["prototypes.real"]) + 1  # the own reals
+    assert change.weights["prototypes.learned"].shape == (1, adapt_world.CHANNELS)
+    assert change.weights["prototypes.rises"][0, 1] > FREE
 
 
 def test_a_generator_takes_the_next_free_place_and_a_known_one_its_own(parent: Parent) -> None:
@@ -111,7 +113,7 @@ def test_a_seed_gives_the_same_head_again(adapted: Adapted, parent: Parent, made
     assert adapted.change is not None and again.change is not None and other.change is not None
     for name, value in adapted.change.weights.items():
         np.testing.assert_array_equal(again.change.weights[name], value)
-    assert not np.array_equal(other.change.weights["synthetic.weight"], adapted.change.weights["synthetic.weight"])
+    assert not np.array_equal(other.change.weights["family.weight"], adapted.change.weights["family.weight"])
 
 
 def test_the_command_writes_a_version_that_serving_loads_and_a_release(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +149,7 @@ def test_the_written_graph_scores_as_the_gate_did(world: Path, adapted: Adapted,
     views = np.stack([cut(sample.chip, new.view) for sample in samples])
     plain, blurred, family, distance = session.run(["plain", "blurred", "family", "distance"], {"image": views})
     rows = new.memory.where(new.memory.names == "paintnet")
-    stored = new.readout.head(rows.features[: len(samples)].astype(np.float32))
+    stored = new.readout(rows.features[: len(samples)].astype(np.float32))
     np.testing.assert_allclose(np.stack([plain, blurred], axis=1), stored, atol=2e-2)
     assert (new.point.verdicts(np.stack([plain, blurred], axis=1), distance) == 1).all()
     assert (family.argmax(axis=1) == 2).mean() > 0.8
@@ -194,21 +196,22 @@ def test_samples_that_are_detected_need_no_adaptation(world: Path, capsys: pytes
 
 
 def test_a_broken_gate_writes_nothing_and_exits_with_3(world: Path, infer: Infer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Held-out reals of one source are replaced by what the samples look like: no pull can tell them apart."""
+    """Held-out reals of one source are replaced by what the samples look like: no bias can tell them apart."""
     folder = world / "models/detector/2"
     parent = Parent.open(folder)
     memory, change = parent.memory, adapt(parent, Order("x", world / "new", force=True), infer).change
     assert change is not None
     fresh = change.memory
     features, rows = memory.features.copy(), np.flatnonzero((memory.names == "photos") & memory.held_out)
-    centre, spread = fresh.features[fresh.names == "x"].astype(np.float32).mean(axis=0), 0.3 * features.std(axis=(0, 1))
-    noise = np.random.default_rng(1).normal(size=(len(rows), *centre.shape)) * spread
-    features[rows] = (centre + noise).astype(np.float16)
+    samples = np.resize(fresh.features[fresh.names == "x"].astype(np.float32), (len(rows), *features.shape[1:]))
+    centre, rng = samples.mean(axis=0), np.random.default_rng(1)
+    noise = rng.normal(size=samples.shape) * 0.3 * features.std(axis=(0, 1))
+    features[rows] = (centre + 0.4 * (samples - centre) + noise).astype(np.float16)
     replace(memory, features=features).save(folder / MEMORY)
     assert run(world) == 3
     said = capsys.readouterr().out
     assert "refused, nothing was written: reals: " in said and "points lost" in said and "real photos: " in said
-    assert "stronger pulls to the present head" in said and versions(world) == ["2"]
+    assert "what the new prototype may add to the logit" in said and versions(world) == ["2"]
     assert not list((world / "models").glob("release*"))
 
 
@@ -280,7 +283,7 @@ def test_a_graph_that_answers_otherwise_than_was_learned_is_not_published(
     world: Path, infer: Infer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unchanged = version.changed
-    same = ("synthetic.weight", "synthetic.bias")
+    same = ("prototypes.learned", "prototypes.rises")
 
     def forgetful(graph: bytes, was: Tensors, now: Tensors, where: str) -> bytes:
         return unchanged(graph, was, {**now, **{name: was[name] for name in same}}, where)

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from tests.training import adapt_world
 from unmask.core.readouts import DoubtMap
 from unmask_training.adaptation.gate import FAKES, REALS, Gate, Regression, judge, mcnemar, path_table
-from unmask_training.adaptation.heads import Floats, Head, Readout, Replay, fit_family, fit_head, kind_weights
-from unmask_training.adaptation.learn import New, Task, crossfitted, folds, learn, new_line
+from unmask_training.adaptation.heads import Floats, Readout, Replay, fit_family, fit_head, kind_weights
+from unmask_training.adaptation.learn import PATH, New, Task, crossfitted, folds, learn, new_line
 from unmask_training.adaptation.memory import Memory
 from unmask_training.adaptation.methods import METHODS
 from unmask_training.adaptation.operating import Operating
 from unmask_training.measuring.measures import Point
+from unmask_training.tower.prototypes import PrototypeHead
 
 WIDTH = 12
 POINT = Operating("mean", 1.0, 0.0, Point(0.45, 0.55))
@@ -42,9 +45,9 @@ def world(each: int = 90) -> Memory:
     return Memory(features, kind >= 2, kind.astype(np.int16), np.arange(4 * each, dtype=np.int32), part.astype(np.uint8), kinds)
 
 
-def first_head(memory: Memory) -> Head:
-    """A head fitted on the memory."""
-    return fit_head(Replay.of(memory), NONE, Head(np.zeros(WIDTH), 0.0))
+def first(memory: Memory) -> Readout:
+    """A readout fitted on the memory."""
+    return adapt_world.fitted(memory, WIDTH)
 
 
 def unseen(count: int, seed: int = 50) -> np.ndarray:
@@ -56,43 +59,80 @@ def task(count: int = 12, memory: Memory | None = None) -> Task:
     """All that learning needs; two noisy views of each sample."""
     memory, plain = memory or world(), unseen(count)
     views = plain[:, None] + np.random.default_rng(9).normal(0.0, 0.2, (count, 2, 2, WIDTH)).astype(np.float32)
-    return Task.of(memory, Readout(first_head(memory)), POINT, New("new", plain, views), 1)
+    return Task.of(memory, first(memory), POINT, New("new", plain, views), 1)
 
 
-def right(head: Head, features: np.ndarray, fake: bool) -> float:
+def right(readout: Readout, features: np.ndarray, fake: bool) -> float:
     """Share called what it is."""
-    return float(POINT.right(Readout(head), features, np.full(len(features), fake)).mean())
+    return float(POINT.right(readout, features, np.full(len(features), fake)).mean())
 
 
-def test_a_head_learns_the_new_and_keeps_the_old() -> None:
+def test_a_prototype_brings_the_new_and_keeps_the_old() -> None:
     memory = world()
-    old, replay = first_head(memory), Replay.of(memory)
-    new = fit_head(replay, unseen(12).reshape(-1, WIDTH), old)
+    old = first(memory)
+    new = replace(old, prototypes=old.prototypes.learning(unseen(12)[:, 0], -2.0))
     assert right(old, unseen(200, 51), True) < 0.1 and right(new, unseen(200, 51), True) > 0.9
     for kind in range(4):
         rows = memory.features[memory.kind == kind]
         assert right(new, rows, kind >= 2) >= right(old, rows, kind >= 2) - 0.03
 
 
+def test_a_learned_prototype_only_raises_and_a_second_one_stays_beside_it() -> None:
+    memory, other = world(), cloud({0: -4.0, 5: 9.0}, 12, 60)
+    old = first(memory)
+    one = replace(old, prototypes=old.prototypes.learning(unseen(12)[:, 0], -2.0))
+    two = replace(one, prototypes=one.prototypes.learning(other[:, 0], -2.0))
+    assert len(one.prototypes.learned) == 1 and len(two.prototypes.learned) == 2
+    assert (one(memory.features) >= old(memory.features) - 1e-9).all()
+    assert right(one, other, True) < 0.1 and right(two, other, True) > 0.9 and right(two, unseen(100, 52), True) > 0.9
+
+
+def test_strange_is_what_no_prototype_explains_better_than_the_mean_of_all() -> None:
+    memory, strangers = world(), cloud({1: 9.0}, 62, 54)
+    old = first(memory)
+    known = memory.features.astype(np.float32)
+    after = replace(old, prototypes=old.prototypes.learning(strangers[:12, 0], -2.0))
+    assert np.median(old.distance(strangers[12:])) > np.quantile(old.distance(known), 0.95)
+    assert np.median(after.distance(strangers[12:])) < np.quantile(old.distance(known), 0.5)
+    assert (after.distance(known) <= old.distance(known) + 1e-9).all()
+
+
+def test_own_reals_become_a_real_source() -> None:
+    memory, own = world(), cloud({0: 1.0, 4: 8.0}, 40, 70)
+    old = first(memory)
+    trusting = replace(old, prototypes=old.prototypes.trusting(own[:20, 0]))
+    assert old(own[20:]).mean() > trusting(own[20:]).mean() + 0.1
+
+
+def test_the_layer_computes_what_the_numbers_say() -> None:
+    memory = world()
+    readout = first(memory)
+    readout = replace(readout, prototypes=readout.prototypes.learning(unseen(12)[:, 0], -1.0))
+    layer, features = PrototypeHead(WIDTH), memory.features.astype(np.float32)
+    for name in ("real", "fake", "learned", "rises", "mixing"):
+        setattr(layer, name, torch.from_numpy(getattr(readout.prototypes, name)))
+    evidence = layer.evidence(torch.from_numpy(features))
+    logits = layer.raised(torch.from_numpy(readout.head(features)).float(), evidence)
+    np.testing.assert_allclose(logits.numpy(), readout(features), atol=1e-3)
+    np.testing.assert_allclose(layer.distance(evidence).numpy()[:, 0], readout.distance(features), atol=1e-3)
+
+
 def test_a_stronger_pull_moves_known_logits_less() -> None:
     memory = world()
-    old, replay = first_head(memory), Replay.of(memory)
-    moved = []
-    for strength in (0.01, 1.0, 100.0):
-        head = fit_head(replay, unseen(12).reshape(-1, WIDTH), old, strength)
-        moved.append(float(np.abs(head(memory.features) - old(memory.features)).mean()))
+    old, replay = first(memory), Replay.of(memory)
+    steps = [fit_head(replay, unseen(12).reshape(-1, WIDTH), old, strength) for strength in (0.01, 1.0, 100.0)]
+    moved = [float(np.abs(step(memory.features)).mean()) for step in steps]
     assert moved[0] > 2 * moved[1] > 4 * moved[2], moved
 
 
 def test_without_new_samples_a_fitted_head_hardly_moves() -> None:
     memory = world()
-    old = first_head(memory)
-    again = fit_head(Replay.of(memory), NONE, old, 10.0)
-    assert np.abs(again(memory.features) - old(memory.features)).max() < 0.5
+    again = fit_head(Replay.of(memory), NONE, first(memory), 10.0)
+    assert np.abs(again(memory.features)).max() < 0.5
 
 
 def test_the_same_input_gives_the_same_head() -> None:
-    replay, old = Replay.of(world()), first_head(world())
+    replay, old = Replay.of(world()), first(world())
     one, other = (fit_head(replay, unseen(12).reshape(-1, WIDTH), old) for _ in range(2))
     np.testing.assert_array_equal(one.weight, other.weight)
     assert one.bias == other.bias
@@ -111,7 +151,7 @@ def test_a_memory_of_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="both real and synthetic"):
         Replay.of(memory.where(memory.fake))
     with pytest.raises(ValueError, match="held-out rows"):
-        Regression.of(memory.where(memory.fake), Readout(first_head(memory)), POINT)
+        Regression.of(memory.where(memory.fake), first(memory), POINT)
 
 
 def test_a_new_row_of_the_family_head_takes_its_own_and_leaves_the_others() -> None:
@@ -138,10 +178,10 @@ def test_folds_hold_every_sample_out_once() -> None:
 
 def test_cross_fitted_scores_are_of_heads_that_did_not_see_the_sample() -> None:
     given = task(6)
-    found = crossfitted(given, 0.01)
+    found = crossfitted(given, -2.0)
     part = folds(6, 1)[0]
     seen = np.setdiff1d(np.arange(6), part)
-    alone = given.fit(seen, 0.01)
+    alone = given.fit(seen, -2.0)
     np.testing.assert_array_equal(found[part], POINT.right(alone, given.new.plain[part], np.ones(len(part), np.bool_)))
 
 
@@ -149,36 +189,12 @@ def test_learning_passes_the_gate_and_gains() -> None:
     found = learn(task())
     line = found.gate.line(new_line("new"))
     assert found.gate.broken == () and (line.before, line.n) == (0, 12) and line.after >= 10
-    assert len(found.path) == 1 and found.is_held_out
+    assert len(found.path) == len(PATH) and found.is_held_out
 
 
 def test_a_single_sample_is_learned_but_not_held_out() -> None:
     found = learn(task(1))
     assert not found.is_held_out and found.gate.line(new_line("new")).after == 1
-
-
-def test_the_bias_is_moved_back_to_where_neither_class_loses() -> None:
-    given = task()
-    anchor, head = given.anchor, given.readout.head
-    assert anchor.kept == (60, 60) and given.anchor.held(given.readout, POINT).head.bias == head.bias
-    for shift in (1.4, -1.4):
-        off = Readout(Head(head.weight, head.bias + 3.0 * shift))
-        right = POINT.right(off, anchor.features, anchor.fake)
-        back = anchor.held(off, POINT)
-        assert right.sum() < POINT.right(back, anchor.features, anchor.fake).sum()
-        assert (back.head.bias - off.head.bias) * shift < 0
-
-
-def test_prototypes_bring_the_new_near_and_leave_the_known_as_near() -> None:
-    memory = world()
-    known = memory.features.astype(np.float32)
-    present = Readout(first_head(memory), known[::10, 0].copy())
-    found = present.knowing(unseen(12), 1)
-    assert found.prototypes is not None and len(found.prototypes) == len(known[::10]) + 4
-    before, after = present.distance(unseen(50, 54)), found.distance(unseen(50, 54))
-    assert before is not None and after is not None and np.median(after) < 0.6 * np.median(before)
-    assert (np.asarray(found.distance(known)) <= np.asarray(present.distance(known))).all()
-    assert Readout(present.head).knowing(unseen(12), 1).distance(known) is None
 
 
 def test_doubt_makes_unsure_what_is_far_unless_spared() -> None:
@@ -197,17 +213,17 @@ def planted(count: int) -> Task:
     return task(memory=Memory(features, memory.fake, memory.kind, memory.group, memory.part, memory.kinds))
 
 
-def test_a_planted_regression_breaks_the_gate_whatever_the_pull() -> None:
+def test_a_planted_regression_breaks_the_gate_whatever_the_bias() -> None:
     found = learn(planted(40))
     assert len(found.path) > 1 and all(gate.broken for _, gate in found.path)
     said = " ".join(found.gate.broken)
     assert "reals: " in said and "points lost" in said and "real portraits: " in said
-    assert "BROKEN" in found.gate.table() and found.strength == found.path[0][0]
-    assert path_table(found.path, new_line("new")).count("breaks") == len(found.path)
+    assert "BROKEN" in found.gate.table() and found.bias == found.path[0][0]
+    assert "holds" not in path_table(found.path, new_line("new"))
 
 
-def test_the_pull_is_made_stronger_until_the_gate_holds() -> None:
-    """Half the samples are far out, half so near to reals that only a weak pull reaches them, which costs reals."""
+def test_the_bias_is_lowered_until_the_gate_holds() -> None:
+    """Some reals lie on the way to the samples: a bias that takes all in between for fake costs reals."""
     memory = world()
     given = task(memory=memory)
     rows = np.flatnonzero((memory.kind == 0) & memory.held_out)[:6]
@@ -216,7 +232,7 @@ def test_the_pull_is_made_stronger_until_the_gate_holds() -> None:
     near = Memory(features, memory.fake, memory.kind, memory.group, memory.part, memory.kinds)
     found = learn(task(memory=near))
     assert len(found.path) > 1 and found.path[0][1].broken and not found.gate.broken
-    assert found.strength > found.path[0][0] and len(given.new) == 12
+    assert found.bias < found.path[0][0] and len(given.new) == 12
 
 
 def logits(scores: list[float]) -> Floats:
@@ -288,8 +304,9 @@ def test_the_paired_test_is_exact() -> None:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_learns_the_new(name: str) -> None:
     memory = world()
-    old = first_head(memory)
-    scorer = METHODS[name](Replay.of(memory), unseen(12).reshape(-1, WIDTH), old, 0.01)
+    old = first(memory)
+    fit, knobs = METHODS[name]
+    scorer = fit(Replay.of(memory), unseen(12).reshape(-1, WIDTH), old, -2.0 if name == "prototype" else knobs[0])
     assert (POINT.verdicts(old(unseen(100, 53))) == 1).mean() < 0.1
     assert (POINT.verdicts(scorer(unseen(100, 53))) == 1).mean() > 0.7
     held = memory.where(memory.held_out)

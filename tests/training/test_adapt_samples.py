@@ -95,8 +95,8 @@ def test_samples_that_look_real_are_told(parent: Parent, made: Path, infer: Infe
 
 
 def test_mixed_samples_are_refused_with_their_clusters(parent: Parent, tmp_path: Path, infer: Infer) -> None:
-    adapt_world.folder_of(tmp_path, range(8), (-60.0, -40.0, 70.0))
-    adapt_world.folder_of(tmp_path, range(60, 68), (70.0, -60.0, -60.0))
+    adapt_world.folder_of(tmp_path, range(8), adapt_world.NEW)
+    adapt_world.folder_of(tmp_path, range(60, 68), (35.0, -30.0, -30.0))
     refused(
         parent, Order("x", tmp_path), infer, "2 well separated clusters.*[5-8] like 00[06].*[5-8] like 00[06].*--force-samples"
     )

@@ -52,7 +52,7 @@ def test_the_graph_is_its_weights(folder: Path) -> None:
 
 
 def test_the_tower_versions_graph_is_its_weights(models: Path) -> None:
-    folder = models / "detector/2"
+    folder = models / "detector/3"
     card = read_card(folder)
     assert card.view is not None and card.golden is not None
     assert parity(load_version(folder, card), (folder / "model.onnx").read_bytes()) < 1e-3

@@ -86,7 +86,7 @@ def test_graphs_that_are_no_tower_are_refused_by_name() -> None:
 def told(root: Path, **changes: object) -> dict[str, Any]:
     """A recipe that a test can run, with a small network of `prepared` families beside."""
     recipe: dict[str, Any] = {"recipe": "clip_vit_b16", "beside": str(root), "size": SIZE, "copies": 1, "measured": 3}
-    recipe |= {"real": list(REALS), "synthetic": list(GENERATORS), "epochs": 8, "batch": 16, "seed": 3}
+    recipe |= {"real": list(REALS), "synthetic": list(GENERATORS), "seed": 3, "shrinkage": 9.0}
     return recipe | {"augment": {"face": [24.0, 48.0], "sharp": [40.0, 48.0]}} | changes
 
 
@@ -149,16 +149,16 @@ def test_a_fit_goes_on_with_kept_features_and_refuses_those_of_other_rows(tmp_pa
     (tmp_path / "tower.onnx").write_bytes(RAW)
     data = prepared(tmp_path / "data")
     arguments = (data, tmp_path / "run", tmp_path / "tower.onnx")
-    path = fitting.fit(told(beside, epochs=1), *arguments, False)
+    path = fitting.fit(told(beside), *arguments, False)
     before = {kept: kept.stat().st_mtime_ns for kept in (tmp_path / "run/features").iterdir()}
     with pytest.raises(ValueError, match="--resume"):
-        fitting.fit(told(beside, epochs=1), *arguments, False)
+        fitting.fit(told(beside), *arguments, False)
     first = torch.load(path, weights_only=True)["network"]["project.weight"]
-    fitting.fit(told(beside, epochs=1), *arguments, True)
+    fitting.fit(told(beside), *arguments, True)
     assert {kept: kept.stat().st_mtime_ns for kept in before} == before
     torch.testing.assert_close(torch.load(path, weights_only=True)["network"]["project.weight"], first)
     with pytest.raises(ValueError, match="features of other rows"):
-        fitting.fit(told(beside, epochs=1, halved=["photos"]), *arguments, True)
+        fitting.fit(told(beside, halved=["photos"]), *arguments, True)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +223,7 @@ def test_the_blur_is_a_gaussian_that_leaves_flat_pictures_alone(tmp_path: Path) 
     point = torch.zeros(1, 3, SIZE, SIZE)
     point[..., 32, 32] = 1.0
     torch.testing.assert_close(network.blur(point)[0, 0, 32], gaussian(1.5).max() * padded(gaussian(1.5), SIZE, 32))
+    network.halve()
     write_own(network, tmp_path / "own.onnx")
     assert (tmp_path / "own.onnx").stat().st_size < 30_000_000
 
@@ -239,3 +240,32 @@ def test_the_shipped_configuration_is_valid(root: Path) -> None:
     path = root / "training/configs/detector_tower.yaml"
     recipe = TowerRecipe.of(yaml.safe_load(path.read_text(encoding="utf-8")))
     assert recipe.size == 192 and (root / recipe.beside / "weights.safetensors").is_file()
+
+
+def leaving(version: Path, *options: object) -> int:
+    """`leave-kind-out` on the fit of the fixture."""
+    folder = version.parents[2]
+    told = ["leave-kind-out", "--config", folder / "tiny.yaml", "--data", folder / "data", "--out", folder / "run"]
+    return main([str(word) for word in [*told, "--weights", folder / "tower.onnx", *options]])
+
+
+def test_what_is_left_out_is_judged_by_heads_that_never_saw_it_and_taught(
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--leave", "diffusion", "others=portraits", "--counts", 5, "--draws", 2, "--json", tmp_path / "out.json")
+    assert leaving(version, *options) == 0
+    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["rows"]
+    assert list(rows) == ["diffusion", "others"] and rows["others"]["kinds"] == ["portraits"]
+    assert rows["diffusion"]["n"] == 24 and "taught" not in rows["others"]
+    shares = [rows["diffusion"][name]["value"] for name in ("fake", "unsure", "real")]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-3)
+    taught = rows["diffusion"]["taught"]["5"]
+    assert 0.0 <= taught["fake"] <= 1.0 and taught["refused"] in {0.0, 0.5, 1.0} and taught["reals"] >= -0.5
+    assert "| diffusion | 24 |" in capsys.readouterr().out
+
+
+def test_leaving_out_what_was_not_learnt_or_all_of_a_class_is_refused(
+    version: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leaving(version, "--leave", "nobody") == 2 and "nobody: not learnt from" in capsys.readouterr().err
+    assert leaving(version, "--leave", "all=gan,diffusion") == 2 and "nothing of a class is left" in capsys.readouterr().err

@@ -29,6 +29,7 @@ _MODULES: Final = (
     "unmask_training.localizer.export",
     "unmask_training.localizer.gallery",
     "unmask_training.localizer.tokens.unseen",
+    "unmask_training.tower.unseen",
     "unmask_training.release",
 )
 

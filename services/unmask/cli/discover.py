@@ -54,9 +54,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--distance",
         type=_distance,
-        default=0.4,
         metavar="D",
-        help="average cosine distance within a cluster, at most: smaller is purer (default: %(default)s)",
+        help="average cosine distance within a cluster, at most: smaller is purer (default: by the detector's card, else .4)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write pictures, cases and contact sheets of each cluster there"
@@ -113,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
         looked, embeddings = look(parts, faces, tenants, args.since, args.limit)
         if not looked.found:
             raise BadRequest(_nothing(looked, args.since))
-        found = find_clusters(embeddings, least=args.min_size, distance=args.distance, centre=faces.centre())
+        distance = faces.distance if args.distance is None else args.distance
+        found = find_clusters(embeddings, least=args.min_size, distance=distance, centre=faces.centre())
         clusters = [[looked.found[index] for index in members] for members in found]
         said = [_summary(number, members, args.out, _model(parts, faces)) for number, members in enumerate(clusters, 1)]
         written = 0 if args.out is None else _write(faces, clusters, said, args.out, _intro(looked, found, args))

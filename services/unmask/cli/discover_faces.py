@@ -15,7 +15,7 @@ import numpy as np
 
 from unmask.cli.output import note
 from unmask.core.cards import Card, Release
-from unmask.core.discover import MEMORY, Embeddings, Originals, centre_of_memory, strange_face
+from unmask.core.discover import DISTANCE, MEMORY, Embeddings, Originals, centre_of_memory, strange_face
 from unmask.core.domain import Case, FaceRow, FaceVerdict, Label, PictureInfo
 from unmask.core.errors import BadImage, BadModel, UnknownBlob
 from unmask.core.geometry import iou
@@ -111,6 +111,11 @@ class Faces:
             raise BadModel(f"model {self.card.name} {self.card.version}: output 'embedding' is not finite")
         return embeddings
 
+    @property
+    def distance(self) -> float:
+        """Average cosine distance at which groups of this detector's embeddings are no longer one."""
+        return self.card.thresholds.get("cluster_distance", DISTANCE)
+
     def centre(self) -> Embeddings | None:
         """The middle of what the detector was shown, where its version carries replay memory; else None, and it is said."""
         if MEMORY not in self.card.files:
@@ -119,7 +124,8 @@ class Faces:
                 "from one another, which hides a generator that made nearly all of them"
             )
             return None
-        return centre_of_memory(self._parts.repository.file(self.ref, MEMORY), MEMORY)
+        [width] = [output.shape[-1] for output in self.card.outputs if output.name == "embedding"]
+        return centre_of_memory(self._parts.repository.file(self.ref, MEMORY), MEMORY, width)
 
 
 def look(parts: Parts, faces: Faces, tenants: Sequence[str], since: datetime, limit: int) -> tuple[Looked, Embeddings]:

@@ -18,10 +18,11 @@ from unmask.core.readouts import UNKNOWN
 
 Embeddings = NDArray[np.float32]
 MEMORY: Final = "memory.safetensors"
-# Average cosine distance at which groups are no longer one.  Measured with detector 1, the centre that of other faces, on 25
-# faces of MobileStyleGAN (which it was never shown) among 100 held-out photographs that it takes for fakes most readily,
-# five draws: at .3, .4, .5 and .6 the cluster that has most of the generator has 59, 72, 78 and 78 % of it, and consists of
-# it by 94, 87, 85 and 85 %.  (DBSCAN, tried on embeddings as they are, chained photographs and fakes into one group.)
+# Average cosine distance at which groups are no longer one, unless the detector's card says another (`cluster_distance`).
+# Measured with detector 1, the centre that of other faces, on 25 faces of MobileStyleGAN (which it was never shown) among 100
+# held-out photographs that it takes for fakes most readily, five draws: at .3, .4, .5 and .6 the cluster that has most of the
+# generator has 59, 72, 78 and 78 % of it, and consists of it by 94, 87, 85 and 85 %.  (DBSCAN, tried on embeddings as they
+# are, chained photographs and fakes into one group.)
 DISTANCE: Final = 0.4
 LEAST: Final = 5
 # 64 hex digits: the perceptual hash as words of 64 bits.
@@ -88,24 +89,26 @@ def _words(phash: str) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex(phash), dtype=">u8").astype(np.uint64)
 
 
-def centre_of_memory(data: bytes, where: str) -> Embeddings:
+def centre_of_memory(data: bytes, where: str, width: int) -> Embeddings:
     """The middle of all that a detector knows, (C,): the mean over the kinds of its replay memory of each one's mean embedding.
 
-    `data` is a version's memory.safetensors: `features` (N, 2, C) float16, of the plain and the blurred view, `kind` (N,)
-    int16.  Raises `BadModel` naming the file where it is something else.
+    `data` is a version's memory.safetensors: `plain` (N, C') float16, of which the first `width` channels are the embedding
+    before it is brought to length 1, `kind` (N,) int16.  Raises `BadModel` naming the file where it is something else.
     """
     try:
         size = int.from_bytes(data[:8], "little")
         if not 0 < size <= min(_HEADER, len(data) - 8):
             raise ValueError("no header")
         header = json.loads(data[8 : 8 + size])
-        features = _tensor(data, 8 + size, header["features"], "F16", np.dtype("<f2"))
+        features = _tensor(data, 8 + size, header["plain"], "F16", np.dtype("<f2"))
         kinds = _tensor(data, 8 + size, header["kind"], "I16", np.dtype("<i2"))
-        if features.ndim != 3 or kinds.shape != features.shape[:1] or not kinds.size:
+        if features.ndim != 2 or kinds.shape != features.shape[:1] or not kinds.size:
             raise ValueError("features and kind do not fit together")
+        if features.shape[1] < width:
+            raise ValueError(f"features of {features.shape[1]} channels, embeddings of {width}")
     except (ValueError, KeyError, TypeError) as error:
         raise BadModel(f"{where}: not a detector's replay memory ({error})") from error
-    plain = unit(features[:, 0].astype(np.float32))
+    plain = unit(features[:, :width].astype(np.float32))
     middle: Embeddings = np.stack([plain[kinds == kind].mean(axis=0) for kind in np.unique(kinds)]).mean(axis=0)
     return middle
 

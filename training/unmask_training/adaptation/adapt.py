@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unmask.core.faces import Infer
 from unmask_training.adaptation import checks, gather
-from unmask_training.adaptation.heads import fit_family
+from unmask_training.adaptation.heads import Head, Replay, fit_family
 from unmask_training.adaptation.learn import Learned, New, Task, learn
 from unmask_training.adaptation.parent import Parent, classes_with, new_weights
 from unmask_training.adaptation.samples import FEWEST, Intake, at_least, read_samples
@@ -48,14 +47,15 @@ def adapt(parent: Parent, order: Order, infer: Infer) -> Adapted:
     (unless forced).
     """
     checks.check_name(order.generator, parent.memory)
-    like, memory = checks.Likeness.of(parent.memory), parent.memory
+    like, memory, readout = checks.Likeness.of(parent.memory), parent.memory, parent.readout
     intake, plain = _samples(parent, order, infer, like)
     names = [sample.path for sample in intake.samples]
     if order.reals is not None:
         reals = read_samples(order.reals, infer, "reals")
         at_least(reals, 1, order.reals)
-        memory = memory.joined(gather.own_reals(parent, reals.samples))
-    found = checks.examine(plain, names, parent.readout, parent.point, memory, like)
+        own = gather.own_reals(parent, reals.samples)
+        memory, readout = memory.joined(own), gather.trusting(readout, own)
+    found = checks.examine(plain, names, readout, parent.point, memory, like)
     said = (*(["known already: this refreshes it"] if order.generator in parent.card.classes else []), *found.notes)
     if found.doubts and not order.force:
         raise ValueError(f"{'; '.join(found.doubts)}; leave out what does not belong, or go on with --force-samples")
@@ -63,9 +63,9 @@ def adapt(parent: Parent, order: Order, infer: Infer) -> Adapted:
         return Adapted(intake, said)
     new = New(order.generator, plain, gather.view_features(parent, intake.samples, order.seed))
     whole = memory if order.data is None else memory.joined(gather.prepared(parent, order.data))
-    task = Task.of(whole, parent.readout, parent.point, new, order.seed)
+    task = Task.of(whole, readout, parent.point, new, order.seed)
     learned = learn(task)
-    weights = new_weights(parent, order.generator, learned.readout, _family(parent, task))
+    weights = new_weights(parent, order.generator, learned.readout, _family(parent, Replay.of(whole), new))
     remembered = memory.joined(gather.remembered(intake.samples, order.generator, plain, new.views)).thinned(order.seed)
     change = Change(weights, classes_with(parent, order.generator), remembered, {})
     return Adapted(intake, (*said, *found.doubts), learned, change)
@@ -89,11 +89,11 @@ def _samples(parent: Parent, order: Order, infer: Infer, like: checks.Likeness) 
     return intake, plain[kept]
 
 
-def _family(parent: Parent, task: Task) -> Any:
+def _family(parent: Parent, replay: Replay, new: New) -> Head:
     """The new generator's row of the family head."""
     weight, bias = parent.family
-    others = [i for i, name in enumerate(parent.card.classes) if name != task.new.name]
-    return fit_family(task.replay, task.new.rows(np.arange(len(task.new))), (weight[others], bias[others]), task.new.name)
+    others = [i for i, name in enumerate(parent.card.classes) if name != new.name]
+    return fit_family(replay, new.rows(np.arange(len(new))), (weight[others], bias[others]), new.name)
 
 
 def listed(lines: Sequence[str], most: int = 20) -> list[str]:

@@ -27,6 +27,7 @@ _MOST_CLUSTERED: Final = 100
 # Draws of known generators' pictures, and which of them has to be exceeded.
 _DRAWS: Final = 200
 _QUANTILE: Final = 0.99
+_DIRECTIONS: Final = 32
 # So many rows of a kind tell how like each other different pictures can be.
 _COMPARED: Final = 200
 # So many pictures are named in a refusal.
@@ -49,14 +50,16 @@ class Likeness:
     """How features are compared: standardised by what is known, by cosine.
 
     `copy` and `real_copy` are the cosines from which two pictures, or a picture and a real one, show the same: half way from
-    the most alike of different known pictures to identity.  `rows` (M, C) are known generators' pictures, one a group, of
-    `kind` (M,).
+    the most alike of different known pictures to identity.  Clusters are sought along `basis` (C, B), in which known pictures
+    vary most: the other directions of a thousand whitened features are noise.  `rows` (M, B) are known generators' pictures
+    there, one a group, of `kind` (M,).
     """
 
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
     copy: float
     real_copy: float
+    basis: NDArray[np.float32]
     rows: NDArray[np.float32]
     kind: NDArray[np.int16]
 
@@ -70,11 +73,18 @@ class Likeness:
         alone = memory.where(first)
         rows = _unit((alone.features[:, 0].astype(np.float32) - mean) / deviation)
         copies = [0.5 + 0.5 * _most_alike(rows[alone.fake == fake], alone.kind[alone.fake == fake]) for fake in (True, False)]
-        return Likeness(mean, deviation, copies[0], copies[1], rows[alone.fake], alone.kind[alone.fake])
+        basis = np.asarray(np.linalg.svd(fit - mean, full_matrices=False)[2][:_DIRECTIONS].T, dtype=np.float32)
+        generated = alone.where(alone.fake)
+        inside = _unit(np.asarray((generated.features[:, 0].astype(np.float32) - mean) @ basis, dtype=np.float32))
+        return Likeness(mean, deviation, copies[0], copies[1], basis, inside, generated.kind)
 
     def unit(self, plain: NDArray[np.floating]) -> NDArray[np.float32]:
         """Standardised features (N, C), of length 1."""
         return _unit((np.asarray(plain, dtype=np.float32) - self.mean) / self.deviation)
+
+    def inside(self, plain: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Features (N, C) along the basis, of length 1: (N, B)."""
+        return _unit(np.asarray((np.asarray(plain, dtype=np.float32) - self.mean) @ self.basis, dtype=np.float32))
 
     def separation(self, count: int) -> float:
         """The silhouette that a split in two of `count` pictures of one known generator exceeds in a hundredth of draws."""
@@ -190,7 +200,7 @@ def examine(
             "most samples look real to the present version: a generator that it misses does, and so do photographs; make sure "
             "that these are generated"
         )
-    parts = clusters(rows, like)
+    parts = clusters(like.inside(plain[:, 0]), like)
     doubts = [] if len(parts) == 1 else [_mixed(parts, names)]
     return Findings(tuple(notes), tuple(doubts), seen < DETECTED * len(calls))
 

@@ -44,10 +44,8 @@ def report(learned: Learned, generator: str) -> str:
     lines = ["", learned.gate.table()]
     if not learned.is_held_out:
         lines.append("a single sample: its own line was not held out")
-    if len(learned.path) > 1:
-        lines += ["", "the first fit broke the gate; stronger pulls to the present head:"]
-        lines += [path_table(learned.path, new_line(generator))]
-        lines += [] if learned.gate.broken else [f"taken: {learned.strength:g}"]
+    lines += ["", "what the new prototype may add to the logit:", path_table(learned.path, new_line(generator))]
+    lines += [] if learned.gate.broken else [f"taken: {learned.bias:g}"]
     errors = f"calibration error on known pictures {learned.gate.ece_before:.3f} before, {learned.gate.ece_after:.3f} after"
     return "\n".join([*lines, "", errors])
 
@@ -93,8 +91,8 @@ def card_entries(parent: Parent, order: Order, found: Adapted, learned: Learned)
         "command": f"unmask-train adapt MODEL --generator {order.generator} --samples DIR{more} --seed {order.seed}"
         + (" --force-samples" if order.force else ""),
         "seed": order.seed,
-        "method": "head",
-        "strength": learned.strength,
+        "method": "prototype",
+        "bias": learned.bias,
         "generator": order.generator,
         "samples": len(found.intake.samples),
         "sample_sha256": [sample.sha256 for sample in found.intake.samples],
@@ -110,7 +108,7 @@ def card_entries(parent: Parent, order: Order, found: Adapted, learned: Learned)
         # The parent's scores: with other heads they lie otherwise, and drift would be measured against what never was.
         "reference": None,
         "notes": [
-            f"adapted from version {parent.card.version} to {order.generator}: only the heads changed, the trunk is the same",
+            f"adapted from version {parent.card.version} to {order.generator}: the trunk is the same",
             "memory.safetensors holds features that derive from faces, no pictures",
             f"figures of the rest: see the card of version {parent.card.version}",
         ],
@@ -120,7 +118,7 @@ def card_entries(parent: Parent, order: Order, found: Adapted, learned: Learned)
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     command = subparsers.add_parser("adapt", help="learn a new generator from a few pictures: next version, behind a gate")
-    command.add_argument("model", type=Path, help="version folder, e.g. model_repository/detector/2")
+    command.add_argument("model", type=Path, help="version folder, e.g. model_repository/detector/3")
     command.add_argument("--generator", required=True, metavar="NAME", help="the new generator's short name")
     command.add_argument("--samples", type=Path, required=True, metavar="DIR", help="1 to 1000 pictures of it, best 10 to 50")
     command.add_argument("--reals", type=Path, metavar="DIR", help="pictures that are real and must stay so")

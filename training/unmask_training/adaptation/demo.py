@@ -16,8 +16,9 @@ from unmask.core.images import cut
 from unmask_training.adaptation import command
 from unmask_training.adaptation.adapt import Order, adapt
 from unmask_training.adaptation.bench import Setting
-from unmask_training.adaptation.heads import FREE, Head, Readout
-from unmask_training.adaptation.parent import HEADS, PROTOTYPES, Parent, new_weights
+from unmask_training.adaptation.heads import Head
+from unmask_training.adaptation.parent import HEADS, Parent, new_weights
+from unmask_training.adaptation.prototypes import FREE
 from unmask_training.adaptation.samples import Sample, pictures_in, read_samples
 from unmask_training.adaptation.sheet import Shown, page, sheet
 from unmask_training.adaptation.version import Change, write_version
@@ -67,14 +68,12 @@ def _split(faces: Path, out: Path, count: int) -> tuple[Path, Path]:
 def forget(parent: Parent, kinds: Sequence[str], out: Path) -> Parent:
     """The version as if its heads had never been shown some generators: fitted anew on the rest of its memory, in `out`.
 
-    The trunk stays, so that this shows what adaptation does, not how a generator does that nothing was ever fitted on.
-    Prototypes stay too.  Raises `ValueError` for a generator that the memory does not hold.
+    The projection stays, so that this shows what adaptation does, not how a generator does that nothing was ever fitted on.
+    Raises `ValueError` for a generator that the memory does not hold.
     """
-    setting = Setting.of(", ".join(kinds), kinds, parent.memory)
+    setting = Setting.of(", ".join(kinds), kinds, parent.memory, parent.readout.prototypes)
     kept = [name for name in parent.card.classes if name not in kinds]
-    weights = new_weights(
-        parent, parent.card.classes[0], Readout(setting.head, parent.weights.get(PROTOTYPES)), _row(parent, 0)
-    )
+    weights = new_weights(parent, parent.card.classes[0], setting.readout, _row(parent, 0))
     known = parent.card.classes
     order = [*map(known.index, kept), *range(len(known), len(weights[HEADS[3]])), *(known.index(name) for name in kinds)]
     weights |= {name: weights[name][order] for name in HEADS[2:]}
@@ -106,7 +105,7 @@ def compare(parent: Parent, folder: Path, samples: Sequence[Sample]) -> list[Sho
 def judged(version: Parent, views: NDArray[np.uint8]) -> list[tuple[float, str]]:
     """Calibrated p(synthetic) and label of each view (N, S, S, 3) by a version's served graph."""
     features, readout = version.features(views), version.readout
-    scores, calls = version.point.scores(readout.head(features)), version.point.calls(readout, features)
+    scores, calls = version.point.scores(readout(features)), version.point.calls(readout, features)
     return [(float(score), _LABELS[int(call)]) for score, call in zip(scores, calls, strict=True)]
 
 
@@ -124,7 +123,7 @@ def summary(shown: Sequence[Shown], generator: str, learned: int) -> str:
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     parser = subparsers.add_parser("adapt-demo", help="learn from some faces of a folder, show the others before and after")
-    parser.add_argument("model", type=Path, help="version folder, e.g. model_repository/detector/2")
+    parser.add_argument("model", type=Path, help="version folder, e.g. model_repository/detector/3")
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR", help="pictures of one generator")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where versions, pictures and page are written")
     parser.add_argument("--generator", default="mobilestylegan", metavar="NAME", help="its name (default: mobilestylegan)")

@@ -42,7 +42,7 @@ class Regression:
             raise ValueError("memory: needs held-out rows (calibrate, val) of both classes for the gate")
         features = rows.features.astype(np.float32)
         before = point.right(readout, features, rows.fake)
-        return Regression(features, rows.fake, rows.names, before, point.scores(readout.head(features)))
+        return Regression(features, rows.fake, rows.names, before, point.scores(readout(features)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +165,14 @@ def _gained(name: str, was: Bools, now: Bools, *, wants_gain: bool) -> Line:
 
 
 def path_table(path: Sequence[tuple[float, Gate]], new: str) -> str:
-    """The regularisation path as text, weakest pull first."""
-    rows = ["| L2 to the present head | known fakes | reals | new | |", "|---|---|---|---|---|"]
-    for strength, gate in path:
+    """The path of biases as text, highest first; of those that give the same, the first."""
+    rows = ["| bias | known fakes | reals | new | |", "|---|---|---|---|---|"]
+    told = ""
+    for bias, gate in path:
         changes = [f"{gate.line(name).points:+.2f}" for name in (FAKES, REALS)]
         fresh, said = gate.line(new), f"breaks {len(gate.broken)}" if gate.broken else "holds"
-        rows.append(f"| {strength:g} | {changes[0]} | {changes[1]} | {fresh.before} to {fresh.after} of {fresh.n} | {said} |")
+        line = f"{changes[0]} | {changes[1]} | {fresh.before} to {fresh.after} of {fresh.n} | {said} |"
+        if line != told:
+            rows.append(f"| {bias:g} | {line}")
+        told = line
     return "\n".join(rows)

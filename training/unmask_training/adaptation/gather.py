@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from unmask.core.images import cut
 from unmask_training.adaptation.checks import nearest
+from unmask_training.adaptation.heads import Readout
 from unmask_training.adaptation.memory import FIT, PARTS, Memory
 from unmask_training.adaptation.parent import Parent
 from unmask_training.adaptation.samples import Sample
@@ -26,6 +27,7 @@ _VIEWS: Final = (320, 2, 16)
 _KEPT: Final = 3
 # Every so many-th own real stays out of the fit, for the gate; every so many-th sample is for the next adaptation's gate.
 _REAL_SHARE, _SAMPLE_SHARE = 3, 4
+_FEWEST_REALS: Final = 5
 # Prepared pictures with these cosines to the memory's are the memory's.
 _IDENTICAL: Final = 0.9999
 
@@ -58,6 +60,14 @@ def own_reals(parent: Parent, samples: Sequence[Sample]) -> Memory:
     """Pictures that must stay real: every third, by its hash, is for the gate, the others are replayed."""
     features = plain_features(parent, samples, "features of reals")
     return _memory(features, samples, OWN_REALS, fake=False, part=_parts(samples, _REAL_SHARE))
+
+
+def trusting(readout: Readout, own: Memory) -> Readout:
+    """With a prototype of the own reals that are not for the gate, where there are enough of them for one."""
+    fit = own.features[own.part == FIT, 0]
+    if len(fit) < _FEWEST_REALS:
+        return readout
+    return replace(readout, prototypes=readout.prototypes.trusting(fit.astype(np.float32)))
 
 
 def prepared(parent: Parent, data: Path) -> Memory:

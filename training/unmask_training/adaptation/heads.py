@@ -1,9 +1,9 @@
-"""Linear heads over the frozen trunk's features: fitted on replay and a few new samples, pulled towards the present one."""
+"""Linear heads over the frozen trunk's features, and the readout that they make with prototypes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.cluster import KMeans
 
 from unmask_training.adaptation.memory import FIT, Memory
+from unmask_training.adaptation.prototypes import Prototypes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -23,11 +23,8 @@ Scorer = Callable[[NDArray[np.floating]], Floats]
 # Chosen by `adapt-bench`: the new generator's weight within the synthetic half, and the weakest pull to the present head.
 NEW_SHARE: Final = 0.3
 STRENGTH: Final = 0.03
-# The logit of a family that is not known yet: room in the head for one to come.
-FREE: Final = -1000.0
 # What stands in for the directions of features in which known pictures hardly differ, as a share of the mean variance.
 _SHRINKAGE: Final = 0.1
-_NEW_PROTOTYPES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +41,18 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """All that reads features: the head, and prototypes (P, W) of what is known, to which strangers are far (or None)."""
+    """All that reads features: the linear head and the prototypes."""
 
     head: Head
-    prototypes: NDArray[np.float32] | None = None
+    prototypes: Prototypes
 
-    def distance(self, features: NDArray[np.floating]) -> Floats | None:
-        """Squared distance (N,) of the plain view's first W features to the nearest prototype, as the graph computes it."""
-        if self.prototypes is None:
-            return None
-        rows = np.asarray(features[:, 0, : self.prototypes.shape[1]], dtype=np.float32)
-        squares = (rows**2).sum(axis=1, keepdims=True) - 2.0 * rows @ self.prototypes.T + (self.prototypes**2).sum(axis=1)
-        return np.asarray(np.maximum(squares.min(axis=1), 0.0), dtype=np.float64)
+    def __call__(self, features: NDArray[np.floating]) -> Floats:
+        """Logits (...) of features (..., C)."""
+        return self.prototypes.logits(self.head(features), features)
 
-    def knowing(self, plain: NDArray[np.float32], seed: int) -> Readout:
-        """With prototypes of new samples (N, 2, C) beside the others: centres of about three pictures each (k-means)."""
-        if self.prototypes is None:
-            return self
-        rows = plain[:, 0, : self.prototypes.shape[1]]
-        count = min(max(1, len(rows) // 3), _NEW_PROTOTYPES)
-        centres = KMeans(count, n_init=1, random_state=seed).fit(rows).cluster_centers_
-        return replace(self, prototypes=np.concatenate([self.prototypes, centres.astype(np.float32)]))
+    def distance(self, features: NDArray[np.floating]) -> Floats:
+        """How strange the plain views of features (N, 2, C) are, (N,)."""
+        return self.prototypes.distance(features[:, 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,37 +125,39 @@ def kind_weights(fake: Bools, kind: NDArray[np.str_]) -> Floats:
     return weight
 
 
-def fit_head(replay: Replay, new: NDArray[np.float32], old: Head, strength: float = STRENGTH, share: float = NEW_SHARE) -> Head:
-    """The head that calls `new` (M, C) fake too: logistic loss on replay and new, L2 to the old head's logits.
+def fit_head(
+    replay: Replay, new: NDArray[np.float32], start: Scorer, strength: float = STRENGTH, share: float = NEW_SHARE
+) -> Head:
+    """What to add to the logits of `start` so that `new` (M, C) is called fake too.
 
-    The loss is convex, so that the result is a function of its arguments alone.
+    Logistic loss on replay and new, L2 to the logits of `start`.  The loss is convex, so that the result is a function of its
+    arguments alone.
     """
-    inside, fake, weight, start = _together(replay, new, old, share)
+    inside, fake, weight, first = _together(replay, new, start, share)
     sign = np.where(fake, 1.0, -1.0).astype(np.float32)
 
     def loss(step: Floats) -> tuple[float, Floats]:
-        margin = sign * (start + inside @ step[:-1].astype(np.float32) + np.float32(step[-1]))
+        margin = sign * (first + inside @ step[:-1].astype(np.float32) + np.float32(step[-1]))
         slope = (-weight * sign * expit(-margin)).astype(np.float32)
         value = float(weight @ np.logaddexp(0.0, -margin)) + 0.5 * strength * float(step @ step)
         return value, np.append(slope @ inside, slope.sum()).astype(np.float64) + strength * step
 
     found = minimize(loss, np.zeros(inside.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    weight_step, bias_step = replay.space.out(found.x[:-1], float(found.x[-1]))
-    return Head(old.weight + weight_step, old.bias + bias_step)
+    return Head(*replay.space.out(found.x[:-1], float(found.x[-1])))
 
 
 def _together(
-    replay: Replay, new: NDArray[np.float32], old: Head, share: float
+    replay: Replay, new: NDArray[np.float32], start: Scorer, share: float
 ) -> tuple[NDArray[np.float32], Bools, Floats, NDArray[np.float32]]:
     """Whitened features, truth, weights and present logits of replay and new samples."""
     if not len(new):
-        return replay.inside, replay.fake, replay.weight, old(replay.features).astype(np.float32)
+        return replay.inside, replay.fake, replay.weight, start(replay.features).astype(np.float32)
     weight = np.where(replay.fake, (1.0 - share) * replay.weight, replay.weight)
     return (
         np.concatenate([replay.inside, replay.space.into(new)]),
         np.concatenate([replay.fake, np.ones(len(new), dtype=np.bool_)]),
         np.concatenate([weight, np.full(len(new), 0.5 * share / len(new))]),
-        np.concatenate([old(replay.features), old(new)]).astype(np.float32),
+        np.concatenate([start(replay.features), start(new)]).astype(np.float32),
     )
 
 

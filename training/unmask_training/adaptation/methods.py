@@ -3,56 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 from torch import nn
 
-from unmask_training.adaptation.heads import NEW_SHARE, Bools, Floats, Head, Replay, Scorer, fit_head
+from unmask_training.adaptation.heads import NEW_SHARE, STRENGTH, Bools, Floats, Readout, Replay, Scorer, fit_head
+from unmask_training.adaptation.learn import PATH
 
-Method = Callable[[Replay, NDArray[np.float32], Head, float], Scorer]
+# Of replay, samples (M, C), the present readout and a knob, the logits after learning.
+Method = Callable[[Replay, NDArray[np.float32], Readout, float], Scorer]
+# How hard logits of known pictures are held where they are, the least first.
+PULLS: Final = tuple(STRENGTH * 3.0**i for i in range(7))
 _RANK: Final = 8
 _STEPS: Final = 150
 _RATE: Final = 3e-3
 
 
-def head(replay: Replay, new: NDArray[np.float32], old: Head, strength: float) -> Scorer:
-    """A new linear head: what `adapt` ships, since the served graph stays as it is but for its numbers."""
-    return fit_head(replay, new, old, strength)
+def head(replay: Replay, new: NDArray[np.float32], old: Readout, strength: float) -> Scorer:
+    """A linear head beside the present logit."""
+    step = fit_head(replay, new, old, strength)
+    return lambda features: old(features) + step(features)
 
 
-def prototype(replay: Replay, new: NDArray[np.float32], old: Head, strength: float) -> Scorer:
-    """Evidence beside the old logit: cosine to the new prototype, and the highest cosine to one of a known kind.
-
-    Prototypes are mean directions in the whitened space (Snell et al., NeurIPS 2017); the three slopes and the bias are
-    fitted on replay and samples, pulled to the old head's (1, 0, 0, 0).
-    """
-    kinds = [_direction(replay.inside[replay.kind == name]) for name in np.unique(replay.kind)]
-    known, mine = np.stack(kinds, axis=1), _direction(replay.space.into(new))
-
-    def columns(features: NDArray[np.floating]) -> Floats:
-        flat = np.asarray(features, dtype=np.float32).reshape(-1, features.shape[-1])
-        unit = _unit(replay.space.into(flat))
-        found = np.stack([old(flat), unit @ mine, (unit @ known).max(axis=1), np.ones(len(flat))], axis=1)
-        return found.astype(np.float64)
-
-    weight, fake = _shares(replay, len(new))
-    sign = np.where(fake, 1.0, -1.0)
-    table, start = np.concatenate([columns(replay.features), columns(new)]), np.array([1.0, 0.0, 0.0, 0.0])
-
-    def loss(slopes: Floats) -> tuple[float, Floats]:
-        margin = sign * (table @ slopes)
-        pull = slopes - start
-        value = float(weight @ np.logaddexp(0.0, -margin)) + 0.5 * strength * float(pull @ pull)
-        return value, (-weight * sign * expit(-margin)) @ table + strength * pull
-
-    slopes = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    return lambda features: np.asarray(columns(features) @ slopes).reshape(features.shape[:-1])
+def prototype(replay: Replay, new: NDArray[np.float32], old: Readout, bias: float) -> Scorer:
+    """The mean of the samples as one more prototype: what `adapt` ships."""
+    return replace(old, prototypes=old.prototypes.learning(new, bias))
 
 
 def _shares(replay: Replay, count: int) -> tuple[Floats, Bools]:
@@ -61,17 +41,8 @@ def _shares(replay: Replay, count: int) -> tuple[Floats, Bools]:
     return np.append(weight, np.full(count, 0.5 * NEW_SHARE / count)), np.append(replay.fake, np.ones(count, dtype=np.bool_))
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-9)))
-
-
-def _direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    mean = _unit(rows).mean(axis=0)
-    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), dtype=np.float32)
-
-
-def adapter(replay: Replay, new: NDArray[np.float32], old: Head, strength: float) -> Scorer:
-    """A residual low-rank layer before the old head, whose bias learns too (Houlsby et al., ICML 2019; rank 8).
+def adapter(replay: Replay, new: NDArray[np.float32], old: Readout, strength: float) -> Scorer:
+    """A residual low-rank layer beside the present logit (Houlsby et al., ICML 2019; rank 8).
 
     The same loss as `head`, by Adam; the pull is on how far replay logits move.
     """
@@ -102,4 +73,7 @@ def adapter(replay: Replay, new: NDArray[np.float32], old: Head, strength: float
     return score
 
 
-METHODS: Final[Mapping[str, Method]] = MappingProxyType({"head": head, "prototype": prototype, "adapter": adapter})
+# The methods with the knobs that are tried, the boldest first.
+METHODS: Final[Mapping[str, tuple[Method, tuple[float, ...]]]] = MappingProxyType(
+    {"head": (head, PULLS), "prototype": (prototype, PATH), "adapter": (adapter, PULLS)}
+)

@@ -43,7 +43,7 @@ class Operating:
 
     def calls(self, readout: Readout, features: NDArray[np.floating]) -> NDArray[np.int8]:
         """What pictures with features (N, 2, C) are called, (N,): 0 real, 1 synthetic, -1 unsure."""
-        return self.verdicts(readout.head(features), readout.distance(features))
+        return self.verdicts(readout(features), readout.distance(features))
 
     def verdicts(self, logits: Floats, distance: Floats | None = None) -> NDArray[np.int8]:
         """The same of logits (N, 2) and distance (N,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,18 +19,20 @@ from unmask.core.images import ViewContract
 from unmask_training.adaptation.heads import Floats, Head, Readout
 from unmask_training.adaptation.memory import MEMORY, Memory
 from unmask_training.adaptation.operating import Operating
+from unmask_training.adaptation.prototypes import Prototypes
 from unmask_training.measuring.evaluating import read_card
 
 WEIGHTS: Final = "weights.safetensors"
 HEADS: Final = ("synthetic.weight", "synthetic.bias", "family.weight", "family.bias")
-PROTOTYPES: Final = "prototypes"
+# Means of kinds, and how they count, in the order of `Prototypes`.
+PROTOTYPES: Final = tuple(f"prototypes.{field.name}" for field in fields(Prototypes))
 FEATURES: Final = "features"
 _BATCH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A version folder opened for adaptation; `weights` are the heads' tensors, and the prototypes where it has some."""
+    """A version folder opened for adaptation; `weights` are the tensors of heads and prototypes."""
 
     folder: Path
     card: Card
@@ -62,7 +64,7 @@ class Parent:
     def readout(self) -> Readout:
         """The present head and prototypes."""
         weight, bias = self.weights[HEADS[0]][0].astype(np.float64), float(self.weights[HEADS[1]][0])
-        return Readout(Head(weight, bias), self.weights.get(PROTOTYPES))
+        return Readout(Head(weight, bias), Prototypes(*(self.weights[name] for name in PROTOTYPES)))
 
     @property
     def family(self) -> tuple[Floats, Floats]:
@@ -95,21 +97,20 @@ class Parent:
 def _weights(folder: Path) -> dict[str, NDArray[np.float32]]:
     try:
         told = load_file(folder / WEIGHTS)
-        return {name: told[name] for name in (*HEADS, *([PROTOTYPES] if PROTOTYPES in told else []))}
+        return {name: told[name] for name in (*HEADS, *PROTOTYPES)}
     except (KeyError, SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS}: no heads of a detector in it ({error})") from error
+        raise ValueError(f"{folder / WEIGHTS}: no heads and prototypes of a detector in it ({error})") from error
 
 
 def new_weights(parent: Parent, name: str, readout: Readout, family: Head) -> dict[str, NDArray[np.float32]]:
-    """The heads' tensors with a new synthetic head, the family's row (its own, a free one, one more), and the prototypes."""
+    """The tensors of a readout, with the family's row (its own, a free one, one more)."""
     place = classes_with(parent, name).index(name)
     weight, bias = (parent.weights[key].astype(np.float64) for key in HEADS[2:])
     if place == len(weight):
         weight, bias = np.concatenate([weight, weight[:1]]), np.append(bias, 0.0)
     weight[place], bias[place] = family.weight, family.bias
     found = {HEADS[0]: readout.head.weight[None], HEADS[1]: np.array([readout.head.bias]), HEADS[2]: weight, HEADS[3]: bias}
-    if readout.prototypes is not None:
-        found[PROTOTYPES] = readout.prototypes
+    found |= {key: getattr(readout.prototypes, key.partition(".")[2]) for key in PROTOTYPES}
     return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in found.items()}
 
 

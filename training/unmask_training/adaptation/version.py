@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from unmask.core.cards import Card, Fusion, Release
 from unmask_training.adaptation.graph import FAMILY, FAMILY_BIAS, changed
 from unmask_training.adaptation.memory import MEMORY, Memory
-from unmask_training.adaptation.parent import FEATURES, HEADS, PROTOTYPES, WEIGHTS, Parent
+from unmask_training.adaptation.parent import FEATURES, HEADS, WEIGHTS, Parent
 from unmask_training.detector.export import golden_section
 from unmask_training.release import compose, newest_cards
 
@@ -94,16 +94,16 @@ def _entry(path: Path) -> dict[str, Any]:
 def check(parent: Parent, folder: Path, views: NDArray[np.uint8]) -> None:
     """Holds a written version to its heads: features as the parent's, logits and distance as computed from them."""
     new = Parent.open(folder)
-    names = ["plain", "blurred", "family", *(["distance"] if PROTOTYPES in new.weights else [])]
+    names = ["plain", "blurred", "family", "distance"]
     answers = new.session.run([FEATURES, *names], {new.card.input.name: views})
     features, readout, (weight, bias) = parent.features(views), new.readout, (new.weights[HEADS[2]], new.weights[HEADS[3]])
-    logits, distance = readout.head(features), readout.distance(features)
+    logits = readout(features)
     expected: list[NDArray[Any]] = [
         features,
         logits[:, 0],
         logits[:, 1],
         features[:, 0] @ weight.T + bias,
-        *([] if distance is None else [distance]),
+        readout.distance(features),
     ]
     for name, found, wanted in zip([FEATURES, *names], answers, expected, strict=True):
         values = np.asarray(found)

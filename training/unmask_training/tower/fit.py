@@ -19,7 +19,7 @@ from unmask_training.detector.network import Detector, read_state
 from unmask_training.measuring.tiers import TIERS
 from unmask_training.tower.features import Cutter, Viewer, contract, features_of
 from unmask_training.tower.frozen import augmented
-from unmask_training.tower.heads import Learnt, fit_beside, fit_family, fit_projection, fit_prototypes
+from unmask_training.tower.heads import Learnt, fit_family, fit_mixture, fit_projection, fit_prototypes
 from unmask_training.tower.network import TowerDetector
 from unmask_training.tower.parts import Floats, Parts, measure, tower_bytes
 from unmask_training.tower.recipe import AUGMENTED, VIEWS, TowerRecipe
@@ -78,24 +78,24 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
         scene = Scene(material.viewer, rows, recipe.tune)
         norms = tuned_norms(VisionTower(raw, material.parts.positions), scene, frozen, out / "tune.pt")
         material = Material.of(recipe, chips, raw, out / "tuned", norms)
-    learnt = _learnt(material, rows)
-    network = _network(material, learnt, len(rows))
-    shares = _beside(network, material)
+    learnt = learnt_of(material, rows)
+    network = _network(material, learnt)
+    shares = _mixture(network, material)
     state = {"recipe": _plain(recipe), "network": network.state_dict(), "families": list(recipe.synthetic)}
-    state |= {"size": recipe.size, "sigma": recipe.sigma, "shares": list(shares), "step": len(learnt.features)}
+    state |= {"size": recipe.size, "sigma": recipe.sigma, "shares": shares, "step": len(learnt.features)}
     torch.save(state | {"weights": hashlib.sha256(raw).hexdigest()}, out / CHECKPOINT)
     return out / CHECKPOINT
 
 
-def _network(material: Material, learnt: Learnt, clean: int) -> TowerDetector:
-    """The network with all that is fitted on the tower's features, of which the first `clean` are of clean views."""
+def _network(material: Material, learnt: Learnt) -> TowerDetector:
+    """The network with all that is fitted on the tower's features."""
     recipe = material.recipe
     network = TowerDetector(recipe.synthetic, beside_of(_ROOT / recipe.beside), recipe.size, recipe.sigma)
     network.hold(*(torch.from_numpy(value) for value in material.parts.all()))
     fit_projection(network, learnt, recipe)
     network.halve()
     fit_family(network, learnt, recipe.synthetic)
-    fit_prototypes(network, learnt.features[:clean], recipe.seed)
+    fit_prototypes(network, learnt)
     return network
 
 
@@ -118,7 +118,7 @@ def held_rows(chips: Chips, part: str) -> list[tuple[int, Row]]:
     return [(i, row) for i, row in enumerate(chips.rows) if row.part == part and row.label in {"real", "synthetic"}]
 
 
-def _learnt(material: Material, rows: Numbered) -> Learnt:
+def learnt_of(material: Material, rows: Numbered) -> Learnt:
     """Features of the rows' views, the clean one first."""
     views, kinds = material.recipe.views, np.array([row.kind for _, row in rows])
     names = view_names(sorted(views, key=VIEWS.index), material.recipe.copies)
@@ -137,11 +137,11 @@ def view_names(views: Sequence[str], copies: int) -> list[str]:
 def _features(material: Material, rows: Numbered, names: Sequence[str]) -> Floats:
     """Features (V * N, 5376) of the named views of the rows, each computed once."""
     session = material.parts.session(material.raw)
-    found = [features_of(session, _cutter(material, name), rows, material.kept(name)) for name in names]
+    found = [features_of(session, cutter_of(material, name), rows, material.kept(name)) for name in names]
     return np.concatenate(found).astype(np.float32)
 
 
-def _cutter(material: Material, name: str) -> Cutter:
+def cutter_of(material: Material, name: str) -> Cutter:
     """Cuts a numbered row's view of that name."""
     view, viewer = contract(material.recipe.size), material.viewer
     if name.startswith(AUGMENTED):
@@ -162,18 +162,20 @@ def beside_of(folder: Path) -> Detector:
     return network
 
 
-def _beside(network: TowerDetector, material: Material) -> tuple[float, float]:
-    """Weighs tower and small network on the calibration part, clean and as tiers deliver it."""
+def _mixture(network: TowerDetector, material: Material) -> dict[str, float]:
+    """Weighs probe, prototypes and small network on the calibration part, clean and as tiers deliver it."""
     rows = held_rows(material.chips, "calibrate")
     session, parts = material.parts.session(material.raw), []
     for tier in TIERS:
-        cutter = _cutter(material, tier.name)
+        cutter = cutter_of(material, tier.name)
         tower = features_of(session, cutter, rows, material.kept(f"calibrate-{tier.name}"))
         parts.append((tower, beside_logits(network.beside, [cutter(item) for item in rows])))
     fake = np.array([row.label == "synthetic" for _, row in rows])
     tower = np.concatenate([part for part, _ in parts])
     logits = np.concatenate([part for _, part in parts])
-    return fit_beside(network, tower.astype(np.float32), logits, np.tile(fake, len(parts)))
+    truth, evidence = np.tile(fake, len(parts)), material.recipe.evidence
+    found = fit_mixture(network, tower.astype(np.float32), logits, truth, evidence)
+    return dict(zip(("probe", "prototypes", "beside"), found, strict=True))
 
 
 def beside_logits(network: Detector, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

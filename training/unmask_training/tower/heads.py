@@ -1,4 +1,4 @@
-"""Fits what stands on the tower's features: projection and heads, the weight of the network beside it, prototypes."""
+"""Fits what stands on the tower's features: whitening, prototypes, probe, family head, and how much each of them counts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.optimize import minimize
-from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
-from torch.nn import functional
-from tqdm import tqdm
 
-from unmask_training.adaptation.heads import FREE
-from unmask_training.tower.network import BESIDE_SCALE, CHANNELS, PROTOTYPES, TowerDetector
+from unmask_training.adaptation.prototypes import FREE
+from unmask_training.tower.network import BESIDE_SCALE, CHANNELS, COMPONENTS, TowerDetector
 from unmask_training.tower.probe import Probe
 from unmask_training.tower.recipe import TowerRecipe
 
 _EDGE: Final = 1e-6
 # What brings the probe's logit to the size of the other channels.
 _PROBE_SCALE: Final = 4.0
+# Of the prototypes' evidence, which is far too sure of itself: whitened features are no independent normal draws.
+_TEMPERATURE: Final = 0.3
 Floats = NDArray[np.float32]
 
 
@@ -38,77 +37,80 @@ class Learnt:
 
 
 def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) -> None:
-    """Projection and head of `network`: channels by a binary loss and one over all kinds, the last channel by a probe.
+    """Projection and prototypes of `network`, in closed form, and the probe that is its last channel.
 
-    The channels begin at the leading principal components, whitened: what known kinds do not need of them stays nearly as it
-    was, for kinds that come later.  The last one is a logistic regression on all features, regularised and stopped early, and
-    is what the head reads: run to its end it knows a little more of held-out pictures of known generators (AUC .988 against
-    .986) and a little less of a family that was left out (.72 against .76).
+    The other channels are the leading principal components, whitened by the covariance that views of a kind have about their
+    mean (more by what it has too little of, `recipe.shrinkage`), and centred at the mean of all.  The probe is a logistic
+    regression on all features, regularised and stopped early: run to its end it knows a little more of held-out pictures of
+    known generators (AUC .988 against .986) and a little less of a family that was left out (.72 against .76).
     """
-    torch.manual_seed(recipe.seed)
     mean, std = learnt.features.mean(axis=0), learnt.features.std(axis=0) + _EDGE
-    scaled = (learnt.features - mean) / std
-    weight = learnt.weight
-    project, kinds = nn.Linear(scaled.shape[1], CHANNELS - 1), sorted(set(learnt.kind.tolist()))
-    _begin(project, scaled, weight)
-    heads = nn.ModuleList([project, nn.Linear(CHANNELS - 1, 1), nn.Linear(CHANNELS - 1, len(kinds))])
-    number = np.array([kinds.index(kind) for kind in learnt.kind])
-    targets = torch.from_numpy(learnt.fake.astype(np.float32)), torch.from_numpy(number)
-    _descend(heads, torch.from_numpy(scaled), targets, torch.from_numpy(weight), recipe)
+    scaled, weight = (learnt.features - mean) / std, learnt.weight.astype(np.float32)
+    centre = weight @ scaled
+    scaled -= centre
+    basis = _components(scaled, weight)
+    inside = scaled @ basis
+    spread = inside - _means(inside, learnt.kind, weight)[np.unique(learnt.kind, return_inverse=True)[1]]
+    values, vectors = np.linalg.eigh((spread * weight[:, None]).T @ spread)
+    whiten = basis @ (vectors / np.sqrt(np.maximum(values, 0.0) + recipe.shrinkage)).astype(np.float32)
+    number = np.unique(learnt.kind, return_inverse=True)[1]
     probe, steps = Probe(scaled.shape[1], 0), recipe.probe_steps
-    probe.fit(learnt.features, learnt.fake, number, weight, l2=recipe.probe_l2, invariance=recipe.invariance, steps=steps)
+    probe.fit(
+        learnt.features, learnt.fake, number, learnt.weight, l2=recipe.probe_l2, invariance=recipe.invariance, steps=steps
+    )
     with torch.no_grad():
         # Standardisation goes into the projection.
-        network.project.weight[:-1] = project.weight / torch.from_numpy(std)
-        network.project.bias[:-1] = project.bias - project.weight @ torch.from_numpy(mean / std)
-        network.project.weight[-1] = probe.head.weight[0] / probe.std / _PROBE_SCALE
-        network.project.bias[-1] = (probe.head.bias[0] - probe.head.weight[0] @ (probe.mean / probe.std)) / _PROBE_SCALE
+        network.project.weight[:COMPONENTS] = torch.from_numpy((whiten / std[:, None]).T)
+        network.project.bias[:COMPONENTS] = torch.from_numpy(-(mean / std + centre) @ whiten)
+        network.project.weight[COMPONENTS] = probe.head.weight[0] / probe.std / _PROBE_SCALE
+        network.project.bias[COMPONENTS] = (probe.head.bias[0] - probe.head.weight[0] @ (probe.mean / probe.std)) / _PROBE_SCALE
         network.synthetic.weight.zero_()
-        network.synthetic.weight[0, CHANNELS - 1] = _PROBE_SCALE
+        network.synthetic.weight[0, COMPONENTS] = _PROBE_SCALE
         network.synthetic.bias.zero_()
 
 
-def _begin(project: nn.Linear, scaled: Floats, weight: NDArray[np.float64]) -> None:
-    if len(scaled) <= CHANNELS:
-        return  # so few rows have no such components: it begins at random
-    covariance = (scaled.T * weight.astype(np.float32)) @ scaled
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    count = CHANNELS - 1
-    leading = vectors[:, :count] / np.sqrt(values[:count] + values[count])
+def _components(scaled: Floats, weight: NDArray[np.float32]) -> Floats:
+    """The leading principal components (C, 1023) of weighted rows (N, C); nothing where so few rows have no more."""
+    rows = scaled * np.sqrt(weight)[:, None]
+    if len(rows) < rows.shape[1]:
+        found = np.linalg.svd(rows, full_matrices=False)[2][:COMPONENTS].T
+    else:
+        first = rows.shape[1] - COMPONENTS
+        found = eigh(rows.T @ rows, subset_by_index=[first, rows.shape[1] - 1], overwrite_a=True)[1][:, ::-1]
+    return np.pad(found, ((0, 0), (0, COMPONENTS - found.shape[1]))).astype(np.float32)
+
+
+def _means(rows: Floats, kind: NDArray[np.str_], weight: NDArray[np.float32]) -> Floats:
+    """Weighted mean of each kind's rows, (K, C), in the order of their names."""
+    share = [np.where(kind == name, weight, np.float32(0.0)) for name in np.unique(kind)]
+    return np.stack([part @ rows / part.sum() for part in share])
+
+
+def fit_prototypes(network: TowerDetector, learnt: Learnt) -> None:
+    """Prototypes of real sources and generators: the means of what the projection makes of their views."""
     with torch.no_grad():
-        project.weight.copy_(torch.from_numpy(np.ascontiguousarray(0.5 * leading.T)))
-        project.bias.zero_()
+        inside = network.project(torch.from_numpy(learnt.features))[:, :COMPONENTS].numpy()
+    names = np.unique(learnt.kind)
+    means, fake = _means(inside, learnt.kind, learnt.weight.astype(np.float32)), np.isin(names, learnt.kind[learnt.fake])
+    network.prototypes.hold(torch.from_numpy(means[~fake]), torch.from_numpy(means[fake]))
 
 
-def _descend(heads: nn.ModuleList, rows: Tensor, targets: tuple[Tensor, Tensor], weight: Tensor, recipe: TowerRecipe) -> None:
-    optimizer = torch.optim.AdamW(heads.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = max(2, len(rows) // recipe.batch * recipe.epochs)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
-    smooth = recipe.label_smoothing
-    for _ in tqdm(range(steps), desc="projection", unit="step", disable=None):
-        chosen = torch.multinomial(weight, recipe.batch, replacement=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            shown = heads[0](functional.dropout(rows[chosen], recipe.input_dropout))
-        shown = functional.dropout(shown.float(), recipe.dropout)
-        truth = targets[0][chosen] * (1.0 - smooth) + smooth / 2.0
-        loss = functional.binary_cross_entropy_with_logits(heads[1](shown)[:, 0], truth)
-        loss = loss + recipe.kind_weight * functional.cross_entropy(heads[2](shown), targets[1][chosen], label_smoothing=smooth)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+def fit_mixture(
+    network: TowerDetector, tower: Floats, logits: Floats, fake: NDArray[np.bool_], evidence: float
+) -> tuple[float, float, float]:
+    """How much probe, prototypes and the small network's logit count, on pictures that none of them was fitted on.
 
-
-def fit_beside(network: TowerDetector, tower: Floats, logits: Floats, fake: NDArray[np.bool_]) -> tuple[float, float]:
-    """How much the small network's logit counts beside the tower's, on pictures that neither was fitted on.
-
-    Logistic regression at prior .5 over both logits; returns their weights.  Neither may count against itself.
+    Prototypes count `evidence` times as much as the probe, each by its spread over photographs: by known kinds alone they
+    would count for nearly all, and what no prototype stands for would be judged by chance.  Against the small network the two
+    are weighed by logistic regression at prior .5; neither may count against itself.  Returns the three weights.
     """
+    network.prototypes.mixing.copy_(torch.tensor([1.0, _TEMPERATURE]))
     with torch.no_grad():
         shown = network.project(torch.from_numpy(tower))
-        own = (shown @ network.synthetic.weight[0, :CHANNELS] + network.synthetic.bias).numpy()
-    pair = np.stack([own, logits], axis=1).astype(np.float64)
+        probe = (shown @ network.synthetic.weight[0, :CHANNELS] + network.synthetic.bias).numpy()
+        told = network.prototypes.told(network.prototypes.evidence(shown[:, :COMPONENTS])).numpy()
+    share = evidence * float(probe[~fake].std() / max(told[~fake].std(), _EDGE))
+    pair = np.stack([probe + share * told, logits], axis=1).astype(np.float64)
     weight = np.where(fake, 0.5 / fake.sum(), 0.5 / (~fake).sum())
     sign = np.where(fake, 1.0, -1.0)
 
@@ -121,7 +123,8 @@ def fit_beside(network: TowerDetector, tower: Floats, logits: Floats, fake: NDAr
         network.synthetic.weight[:, :CHANNELS] *= float(found[0])
         network.synthetic.weight[0, CHANNELS] = float(found[1]) / BESIDE_SCALE
         network.synthetic.bias.mul_(float(found[0])).add_(float(found[2]))
-    return float(found[0]), float(found[1])
+    network.prototypes.mixing[0] = share * float(found[0])
+    return float(found[0]), share * float(found[0]), float(found[1])
 
 
 def fit_family(network: TowerDetector, learnt: Learnt, families: Sequence[str]) -> None:
@@ -145,14 +148,3 @@ def fit_family(network: TowerDetector, learnt: Learnt, families: Sequence[str]) 
         network.family.weight[: len(place), :CHANNELS] = torch.from_numpy(weight[place]).float()
         network.family.bias.fill_(FREE)
         network.family.bias[: len(place)] = torch.from_numpy(bias[place]).float()
-
-
-def fit_prototypes(network: TowerDetector, features: Floats, seed: int) -> None:
-    """Centres of what is known (k-means), to which strangers are far."""
-    with torch.no_grad():
-        shown = network.project(torch.from_numpy(features)).numpy()
-    count = min(PROTOTYPES, len(shown))
-    centres = KMeans(count, n_init=1, random_state=seed).fit(shown).cluster_centers_
-    with torch.no_grad():
-        # With fewer pictures than prototypes the last one is repeated.
-        network.prototypes.copy_(torch.from_numpy(centres[np.minimum(np.arange(PROTOTYPES), count - 1)]).float())

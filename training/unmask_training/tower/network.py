@@ -12,9 +12,11 @@ from unmask.core.vit_trunk import LEVELS, PATCH, WIDTH
 from unmask_training.detector.blur import convolved, gaussian
 from unmask_training.detector.network import Detector
 from unmask_training.tower.parts import MEAN, STD
+from unmask_training.tower.prototypes import PrototypeHead
 
-CHANNELS: Final = 512
-PROTOTYPES: Final = 256
+CHANNELS: Final = 1024
+# Of these, the whitened components of the tower's features; the last channel is a probe's logit.
+COMPONENTS: Final = CHANNELS - 1
 TOWER: Final = WIDTH * len(LEVELS)
 # Room for families to come: a generator that is learned changes no shape, so that all versions share one Triton configuration.
 SLOTS: Final = 32
@@ -37,10 +39,14 @@ class Answers(NamedTuple):
 
 
 class TowerDetector(nn.Module):
-    """Heads over [tower features projected to 512 channels, the logit of a small network beside the tower].
+    """Heads over [tower features projected to 1024 channels, the logit of a small network beside the tower].
+
+    All channels but the last are whitened: within a kind (a generator or a real source) they vary alike in all directions,
+    so that the nearest prototype is what linear discriminant analysis decides by, and half the difference of two squared
+    distances is the log-odds of two kinds.  The last channel is a logistic regression.
 
     The tower sees the view, the small network the view and its blurred copy, so that the defence costs no second pass through
-    the tower.  Everything that few-shot adaptation changes is in `synthetic` and `family`.
+    the tower.  Everything that few-shot adaptation changes is in `prototypes` and `family`.
     """
 
     def __init__(self, families: Sequence[str], beside: Detector, size: int = 192, sigma: float = 1.0) -> None:
@@ -50,8 +56,8 @@ class TowerDetector(nn.Module):
         self.project = nn.Linear(TOWER, CHANNELS)
         self.synthetic = nn.Linear(CHANNELS + 1, 1)
         self.family = nn.Linear(CHANNELS + 1, max(SLOTS, len(families)))
+        self.prototypes = PrototypeHead(COMPONENTS)
         self.size, self.sigma = size, sigma
-        self.register_buffer("prototypes", torch.zeros(PROTOTYPES, CHANNELS))
         self.hold(torch.zeros(1 + (size // PATCH) ** 2, WIDTH), torch.zeros(0), torch.ones(0), torch.zeros(0, 2))
         self.register_buffer("mean", torch.from_numpy(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.from_numpy(STD).view(1, 3, 1, 1), persistent=False)
@@ -65,6 +71,7 @@ class TowerDetector(nn.Module):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Takes all weights, the tower's parts among them, and is ready to answer."""
         self.hold(*(state[name] for name in PARTS))
+        self.prototypes.hold(torch.zeros_like(state["prototypes.real"]), torch.zeros_like(state["prototypes.fake"]))
         self.load_state_dict(state)
         self.eval()
 
@@ -88,7 +95,8 @@ class TowerDetector(nn.Module):
         logits, maps = self._beside(pixels)
         softened, _ = self._beside(self.blur(pixels))
         features = torch.stack([self._features(shown, logits), self._features(shown, softened)], dim=1)
-        both = self.synthetic(features)[..., 0]
+        evidence = self.prototypes.evidence(features[..., :COMPONENTS])
+        both = self.prototypes.raised(self.synthetic(features)[..., 0], evidence)
         return Answers(
             synthetic=both.mean(1),
             plain=both[:, 0],
@@ -96,7 +104,7 @@ class TowerDetector(nn.Module):
             family=self.family(features[:, 0]),
             embedding=nn.functional.normalize(shown, dim=1),
             cam=self._map(both[:, 0], logits, maps),
-            distance=self.distance(shown),
+            distance=self.prototypes.distance(evidence)[:, 0],
             features=features,
         )
 
@@ -115,8 +123,3 @@ class TowerDetector(nn.Module):
         """The plain logit by position: the small network's map by its weight, the tower's share spread evenly."""
         share = self.synthetic.weight[0, -1] * BESIDE_SCALE
         return plain[:, None, None] + share * (maps - logits[:, None, None])
-
-    def distance(self, shown: Tensor) -> Tensor:
-        """Squared distance (N,) to the nearest prototype of what is known."""
-        squares = (shown**2).sum(1, keepdim=True) - 2.0 * shown @ self.prototypes.T + (self.prototypes**2).sum(1)
-        return squares.amin(1).clamp_min(0.0)

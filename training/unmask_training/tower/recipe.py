@@ -51,14 +51,15 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class TowerRecipe:
-    """Sources and generators to learn, how often each picture is seen, and how the projection is fitted.
+    """Sources and generators to learn, the views of each picture, and how heads are fitted.
 
     `beside` is a version folder of the small network, relative to the checkout; of the sources in `halved` every second
     picture is left out (soft ones, of which there are many). `views` are the views of a picture that heads are fitted on,
     with their weights: `clean` as serving cuts it, its `mirror` image, as the tiers `web` and `hard` deliver it, and each
-    of `copies` augmented ones. `probe_l2` and `invariance` are what the probe pays for large weights and for telling real
-    sources apart (`unmask_training.tower.invariance`), `probe_steps` when it is stopped. `tune` says how the tower's layer
-    norms are tuned first.
+    of `copies` augmented ones. `shrinkage` is what the covariance within a kind gets in every direction, `evidence` how much
+    the prototypes count beside the probe (`unmask_training.tower.heads`). `probe_l2` and `invariance` are what the probe pays
+    for large weights and for telling real sources apart (`unmask_training.tower.invariance`), `probe_steps` when it is
+    stopped. `tune` says how the tower's layer norms are tuned first.
     """
 
     real: Sequence[str]
@@ -69,14 +70,8 @@ class TowerRecipe:
     views: Mapping[str, float] = field(default_factory=lambda: {"clean": 1.0, "augmented": 1.0})
     copies: int = 4
     measured: int = 64
-    epochs: int = 25
-    batch: int = 256
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    input_dropout: float = 0.2
-    dropout: float = 0.3
-    kind_weight: float = 0.5
-    label_smoothing: float = 0.05
+    shrinkage: float = 0.2
+    evidence: float = 1.0
     probe_l2: float = 0.01
     probe_steps: int = 60
     invariance: float = 0.0
@@ -116,23 +111,12 @@ def _check(recipe: TowerRecipe) -> None:
         ("copies", 0),
         ("probe_steps", 1),
         ("measured", 1),
-        ("epochs", 1),
-        ("batch", 2),
         ("seed", 0),
     ):
         value = getattr(recipe, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"recipe: {name}: {value!r} is not a whole number of at least {least}")
-    for name in (
-        "learning_rate",
-        "weight_decay",
-        "input_dropout",
-        "dropout",
-        "kind_weight",
-        "label_smoothing",
-        "probe_l2",
-        "sigma",
-    ):
+    for name in ("shrinkage", "evidence", "probe_l2", "sigma"):
         value = getattr(recipe, name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value < 10.0:
             raise ValueError(f"recipe: {name}: {value!r} is not a number from 0 to 10")
