@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask_training.adaptation.gate import Gate, Regression, judge
-from unmask_training.adaptation.heads import Bools, Readout
+from unmask_training.adaptation.heads import Floats, Readout
 from unmask_training.adaptation.memory import Memory
 from unmask_training.adaptation.operating import Operating
 from unmask_training.measuring.measures import REAL, SYNTHETIC
@@ -73,24 +73,34 @@ def folds(count: int, seed: int) -> list[NDArray[np.intp]]:
     return [np.sort(part) for part in np.array_split(order, min(_FOLDS, count))]
 
 
-def crossfitted(task: Task, bias: float) -> Bools:
-    """Whether each sample (N,) is called fake by a version that did not see it; a single sample by the one that did."""
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a new prototype does to pictures: their logits without it, its rise at bias 0, how strange they are with it."""
+
+    before: Floats
+    rise: Floats
+    distance: Floats
+
+    @staticmethod
+    def of(task: Task, chosen: NDArray[np.intp], features: NDArray[np.float32]) -> Gain:
+        """Of the prototype that some samples give, on features (N, 2, C)."""
+        found = task.fit(chosen, 0.0)
+        return Gain(task.readout(features), found.prototypes.rise(features), found.distance(features))
+
+    def logits(self, bias: float) -> Floats:
+        """Logits (N, 2) with the prototype."""
+        return np.asarray(np.logaddexp(self.before, self.rise + bias), dtype=np.float64)
+
+    def calls(self, point: Operating, bias: float) -> NDArray[np.int8]:
+        """What the pictures are called with it, (N,)."""
+        return point.verdicts(self.logits(bias), self.distance)
+
+
+def crossfits(task: Task) -> list[tuple[NDArray[np.intp], Gain]]:
+    """Parts of the samples, and what a prototype does to them that did not see them; a single sample's own."""
     parts, every = folds(len(task.new), task.seed), np.arange(len(task.new))
-    found = np.zeros(len(task.new), dtype=np.bool_)
-    for part in parts:
-        seen = np.setdiff1d(every, part) if len(parts) > 1 else part
-        found[part] = task.point.right(task.fit(seen, bias), task.new.plain[part], np.ones(len(part), dtype=np.bool_))
-    return found
-
-
-def attempt(task: Task, bias: float) -> tuple[Readout, Gate]:
-    """The prototype of all samples, and the gate of what it adds."""
-    known, point, new = task.regression, task.point, task.new
-    found = task.fit(np.arange(len(new)), bias)
-    was = point.right(task.readout, new.plain, np.ones(len(new), dtype=np.bool_))
-    logits = found(known.features)
-    after = point.verdicts(logits, found.distance(known.features)) == np.where(known.fake, SYNTHETIC, REAL)
-    return found, judge(known, after, point.scores(logits), (new_line(new.name), was, crossfitted(task, bias)))
+    unseen = [(part, np.setdiff1d(every, part) if len(parts) > 1 else part) for part in parts]
+    return [(part, Gain.of(task, seen, task.new.plain[part])) for part, seen in unseen]
 
 
 def new_line(name: str) -> str:
@@ -103,10 +113,21 @@ def learn(task: Task) -> Learned:
 
     Best is the most samples called fake when held out, then the fewest known pictures lost, then the highest bias.
     """
-    tried = [(bias, *attempt(task, bias)) for bias in PATH]
-    passed = [entry for entry in tried if not entry[2].broken]
-    bias, found, gate = max(passed, key=lambda entry: _merit(entry[2], task.new.name), default=tried[0])
-    return Learned(found, gate, bias, tuple((entry[0], entry[2]) for entry in tried), len(task.new) > 1)
+    every, known, point = np.arange(len(task.new)), task.regression, task.point
+    was = point.right(task.readout, task.new.plain, np.ones(len(task.new), dtype=np.bool_))
+    gain, held = Gain.of(task, every, known.features), crossfits(task)
+
+    def gate(bias: float) -> Gate:
+        after = gain.calls(point, bias) == np.where(known.fake, SYNTHETIC, REAL)
+        now = np.zeros(len(task.new), dtype=np.bool_)
+        for part, its in held:
+            now[part] = its.calls(point, bias) == SYNTHETIC
+        return judge(known, after, point.scores(gain.logits(bias)), (new_line(task.new.name), was, now))
+
+    tried = tuple((bias, gate(bias)) for bias in PATH)
+    passed = [entry for entry in tried if not entry[1].broken]
+    bias, taken = max(passed, key=lambda entry: _merit(entry[1], task.new.name), default=tried[0])
+    return Learned(task.fit(every, bias), taken, bias, tried, len(task.new) > 1)
 
 
 def _merit(gate: Gate, name: str) -> tuple[int, int]:

@@ -52,11 +52,18 @@ class Prototypes:
 
     def logits(self, base: Floats, features: NDArray[np.floating]) -> Floats:
         """Logits (..., ) of a linear head's logits (...) and the features (..., C), as the graph computes them."""
-        real, fake, learned = self._evidence(features)
+        real, fake, _ = self._evidence(features)
         share, temperature = map(float, self.mixing)
-        told = share * (_any(fake * temperature) - _any(real * temperature))
-        raised = self.rises[:, 0] * (learned - _any(real)[..., None]) + self.rises[:, 1]
+        told, raised = share * (_any(fake * temperature) - _any(real * temperature)), self._raised(features)
         return np.asarray(logsumexp(np.concatenate([(base + told)[..., None], raised], axis=-1), axis=-1), dtype=np.float64)
+
+    def rise(self, features: NDArray[np.floating]) -> Floats:
+        """What the last learned generator's rise is on features (..., C), its bias included, (...)."""
+        return self._raised(features)[..., -1]
+
+    def _raised(self, features: NDArray[np.floating]) -> Floats:
+        real, _, learned = self._evidence(features)
+        return np.asarray(self.rises[:, 0] * (learned - _any(real)[..., None]) + self.rises[:, 1], dtype=np.float64)
 
     def distance(self, features: NDArray[np.floating]) -> Floats:
         """How strange features (N, C) are: the squared distance to the nearest prototype less that to the mean of all, (N,).

@@ -36,7 +36,7 @@ _FILES: Final = ("model.onnx", OWN, "weights.safetensors")
 _PARITY: Final = 1e-3
 # A known generator's picture is called unknown so often, a familiar face strange so often.
 _UNKNOWN_SHARE: Final = 0.05
-STRANGE_SHARE: Final = 0.03
+STRANGE_SHARE: Final = 0.02
 # For `unmask discover`: of 25 faces of a generator that nothing was fitted on among 100 photographs that look most generated,
 # the cluster that has most of them has 22 to 65 % (five generators' families, five draws) and consists of them by 87 to 100 %;
 # at .8 it has 0 to 46 %.  (Whitened embeddings of unrelated faces are at right angles.)
