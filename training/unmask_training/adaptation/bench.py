@@ -21,8 +21,7 @@ from unmask_training.adaptation.methods import METHODS
 from unmask_training.adaptation.operating import Operating
 from unmask_training.adaptation.parent import Parent
 from unmask_training.adaptation.prototypes import Prototypes
-from unmask_training.measuring.calibration import fit_calibration, operating_point
-from unmask_training.measuring.measures import REAL, SYNTHETIC, Point, Scored
+from unmask_training.measuring.measures import REAL, SYNTHETIC
 
 # The pull of the head that starts without the left-out rows to no head at all.
 _BASE_STRENGTH: Final = 0.003
@@ -65,13 +64,9 @@ class Setting:
 
 
 def _point(readout: Readout, known: Memory) -> Operating:
-    """Calibration and thresholds from the calibration part, as export finds them."""
+    """From the calibration part."""
     rows = known.where(known.part == PARTS.index("calibrate"))
-    raw = readout(rows.features).mean(axis=1)
-    fitted = fit_calibration(raw, rows.fake)
-    scores = np.array([fitted.probability(float(value)) for value in raw])
-    limits = operating_point(Scored(scores, rows.fake, rows.names, rows.group.astype(np.str_)))
-    return Operating("mean", fitted.temperature, fitted.bias, Point(limits["real_below"], limits["synthetic_above"]))
+    return Operating.fitted(readout(rows.features).mean(axis=1), rows.fake, rows.names, rows.group.astype(np.str_))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from unmask.core.cards import Card
 from unmask.core.readouts import DoubtMap
 from unmask_training.adaptation.heads import Bools, Floats, Readout
 from unmask_training.detector.evaluate import point_of
+from unmask_training.measuring.calibration import fit_calibration, operating_point
 from unmask_training.measuring.measures import SYNTHETIC, Point, Scored, called
 
 _COMBINED: Final[Mapping[str, Any]] = {"mean": np.mean, "max": np.max, "min": np.min}
@@ -36,6 +37,18 @@ class Operating:
         if combine not in _COMBINED:
             raise ValueError(f"card of {card.name}/{card.version}: defence: {combine!r} is none of {', '.join(_COMBINED)}")
         return Operating(combine, card.calibration.temperature, card.calibration.bias, point_of(card), card.doubt)
+
+    @staticmethod
+    def fitted(raw: Floats, fake: Bools, kind: NDArray[np.str_], group: NDArray[np.str_]) -> Operating:
+        """Calibration and thresholds from logits (N,) of pictures that nothing was fitted on, as `export` finds them."""
+        found = fit_calibration(raw, fake)
+        plain = Operating("mean", found.temperature, found.bias, Point(0.5, 0.5))
+        at = operating_point(Scored(plain.scores(np.stack([raw, raw], axis=1)), fake, kind, group))
+        return replace(plain, point=Point(at["real_below"], at["synthetic_above"]))
+
+    def doubting(self, doubt: DoubtMap, share: float) -> Operating:
+        """The same, but unsure of the `share` of familiar faces that are strangest by the map, and of all as strange."""
+        return replace(self, doubt=doubt, point=self.point._replace(doubt_from=1.0 - share))
 
     def scores(self, logits: Floats) -> Floats:
         """Calibrated p(synthetic) (N,) of logits (N, 2) of the plain and the blurred view."""

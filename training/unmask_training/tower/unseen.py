@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,15 +24,14 @@ from unmask_training.adaptation.bench import drawn
 from unmask_training.adaptation.gate import FAKES, REALS
 from unmask_training.adaptation.heads import Head, Readout
 from unmask_training.adaptation.learn import New, Task, learn
-from unmask_training.adaptation.memory import Memory
+from unmask_training.adaptation.memory import PARTS, Memory
 from unmask_training.adaptation.operating import Operating
 from unmask_training.adaptation.prototypes import Prototypes
 from unmask_training.configuration import read_settings
 from unmask_training.data.chips import Chips, Row
 from unmask_training.detector.evaluate import SOFT_SOURCES
 from unmask_training.detector.network import Detector
-from unmask_training.measuring.calibration import fit_calibration, operating_point
-from unmask_training.measuring.measures import REAL, SYNTHETIC, UNSURE, Point, Scored, figure
+from unmask_training.measuring.measures import REAL, SYNTHETIC, UNSURE, Scored, figure
 from unmask_training.measuring.tiers import TIERS
 from unmask_training.tower.export import STRANGE_SHARE, doubt_map
 from unmask_training.tower.features import features_of
@@ -111,7 +110,7 @@ class Without:
 
     def figures(self) -> dict[str, Any]:
         """Shares of the left-out pictures called fake, unsure, real; of known ones of `val` called rightly."""
-        held = self.known.where((self.known.part == 2) & ~np.isin(self.known.names, SOFT_SOURCES))
+        held = self.known.where((self.known.part == PARTS.index("val")) & ~np.isin(self.known.names, SOFT_SOURCES))
         right = {
             name: self._shares(held.where(held.fake == fake))[call]
             for name, fake, call in (("known_fakes", True, "fake"), ("known_reals", False, "real"))
@@ -181,16 +180,12 @@ def _memory(network: TowerDetector, kept: Kept) -> Memory:
 
 
 def _point(readout: Readout, features: NDArray[np.float32], rows: Sequence[Row]) -> Operating:
-    """Calibration, thresholds and doubt from the calibration part as all tiers deliver it, as `export` finds them."""
+    """From the calibration part as all tiers deliver it, with the doubt that `export` gives a version."""
     fake = np.array([row.label == "synthetic" for row in rows])
-    raw = readout(features)[:, 0]
-    fitted = fit_calibration(raw, fake)
+    kinds, groups = (np.array([getattr(row, name) for row in rows]) for name in ("kind", "group"))
     told = doubt_map(readout.distance(features))
     doubt = DoubtMap(tuple(told["distances"]), tuple(told["doubts"]))
-    found = Operating("mean", fitted.temperature, fitted.bias, Point(0.5, 0.5), doubt)
-    kinds, groups = (np.array([getattr(row, name) for row in rows]) for name in ("kind", "group"))
-    at = operating_point(Scored(found.scores(np.stack([raw, raw], axis=1)), fake, kinds, groups))
-    return replace(found, point=Point(at["real_below"], at["synthetic_above"], 1.0 - STRANGE_SHARE))
+    return Operating.fitted(readout(features)[:, 0], fake, kinds, groups).doubting(doubt, STRANGE_SHARE)
 
 
 def leave_out(scene: Scene, left: Mapping[str, Sequence[str]], counts: Sequence[int], draws: int, seed: int) -> dict[str, Any]:
