@@ -228,6 +228,16 @@ def test_the_blur_is_a_gaussian_that_leaves_flat_pictures_alone(tmp_path: Path) 
     assert (tmp_path / "own.onnx").stat().st_size < 30_000_000
 
 
+def test_a_network_takes_as_many_learned_generators_as_its_weights_hold() -> None:
+    from unmask_training.detector.network import Detector
+
+    taught, other = (TowerDetector(GENERATORS, Detector(GENERATORS), SIZE) for _ in range(2))
+    taught.prototypes.learned, taught.prototypes.rises = torch.ones(3, taught.prototypes.real.shape[1]), torch.ones(3, 2)
+    other.restore(taught.state_dict())
+    torch.testing.assert_close(other.prototypes.learned, taught.prototypes.learned)
+    assert other.prototypes.rises.shape == (3, 2)
+
+
 def padded(kernel: torch.Tensor, size: int, middle: int) -> torch.Tensor:
     """The kernel about a place in a row of zeros."""
     row = torch.zeros(size)

@@ -52,17 +52,17 @@ class Prototypes:
 
     def logits(self, base: Floats, features: NDArray[np.floating]) -> Floats:
         """Logits (..., ) of a linear head's logits (...) and the features (..., C), as the graph computes them."""
-        real, fake, _ = self._evidence(features)
+        real, fake, learned = self._evidence(features)
         share, temperature = map(float, self.mixing)
-        told, raised = share * (_any(fake * temperature) - _any(real * temperature)), self._raised(features)
+        told, raised = share * (_any(fake * temperature) - _any(real * temperature)), self._raised(real, learned)
         return np.asarray(logsumexp(np.concatenate([(base + told)[..., None], raised], axis=-1), axis=-1), dtype=np.float64)
 
     def rise(self, features: NDArray[np.floating]) -> Floats:
         """What the last learned generator's rise is on features (..., C), its bias included, (...)."""
-        return self._raised(features)[..., -1]
-
-    def _raised(self, features: NDArray[np.floating]) -> Floats:
         real, _, learned = self._evidence(features)
+        return self._raised(real, learned)[..., -1]
+
+    def _raised(self, real: Floats, learned: Floats) -> Floats:
         return np.asarray(self.rises[:, 0] * (learned - _any(real)[..., None]) + self.rises[:, 1], dtype=np.float64)
 
     def distance(self, features: NDArray[np.floating]) -> Floats:

@@ -50,10 +50,10 @@ def fit_projection(network: TowerDetector, learnt: Learnt, recipe: TowerRecipe) 
     scaled -= centre
     basis = _components(scaled, weight)
     inside = scaled @ basis
-    spread = inside - _means(inside, learnt.kind, weight)[np.unique(learnt.kind, return_inverse=True)[1]]
+    number = np.unique(learnt.kind, return_inverse=True)[1]
+    spread = inside - _means(inside, learnt.kind, weight)[number]
     values, vectors = np.linalg.eigh((spread * weight[:, None]).T @ spread)
     whiten = basis @ (vectors / np.sqrt(np.maximum(values, 0.0) + recipe.shrinkage)).astype(np.float32)
-    number = np.unique(learnt.kind, return_inverse=True)[1]
     probe, steps = Probe(scaled.shape[1], 0), recipe.probe_steps
     probe.fit(
         learnt.features, learnt.fake, number, learnt.weight, l2=recipe.probe_l2, invariance=recipe.invariance, steps=steps

@@ -12,7 +12,7 @@ from unmask.core.vit_trunk import LEVELS, PATCH, WIDTH
 from unmask_training.detector.blur import convolved, gaussian
 from unmask_training.detector.network import Detector
 from unmask_training.tower.parts import MEAN, STD
-from unmask_training.tower.prototypes import PrototypeHead
+from unmask_training.tower.prototypes import ROWS, PrototypeHead
 
 CHANNELS: Final = 1024
 # Of these, the whitened components of the tower's features; the last channel is a probe's logit.
@@ -71,7 +71,7 @@ class TowerDetector(nn.Module):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Takes all weights, the tower's parts among them, and is ready to answer."""
         self.hold(*(state[name] for name in PARTS))
-        self.prototypes.hold(torch.zeros_like(state["prototypes.real"]), torch.zeros_like(state["prototypes.fake"]))
+        self.prototypes.make_room({name: state[f"prototypes.{name}"].shape for name in ROWS})
         self.load_state_dict(state)
         self.eval()
 

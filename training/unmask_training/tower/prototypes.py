@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ class Evidence(NamedTuple):
     real: Tensor
     fake: Tensor
     learned: Tensor
+
+
+# Buffers of which a version has as many rows as it knows kinds.
+ROWS: Final = (*Evidence._fields, "rises")
 
 
 class PrototypeHead(nn.Module):
@@ -33,6 +38,11 @@ class PrototypeHead(nn.Module):
     def hold(self, real: Tensor, fake: Tensor) -> None:
         """Takes the means of real sources (S, W) and generators (G, W); the free place holds one that is known anyhow."""
         self.real, self.fake, self.learned = real.clone(), fake.clone(), fake[:1].clone()
+
+    def make_room(self, shapes: Mapping[str, torch.Size]) -> None:
+        """Takes buffers of these shapes, to be loaded into: samples may have taught any number of generators."""
+        for name, shape in shapes.items():
+            setattr(self, name, torch.zeros(shape))
 
     def evidence(self, inside: Tensor) -> Evidence:
         """Of whitened features (..., W)."""

@@ -101,8 +101,9 @@ class Without:
     @staticmethod
     def of(scene: Scene, kinds: Sequence[str]) -> Without:
         """Fits it; raises `ValueError` for kinds that there are not, or when nothing of a class is left."""
-        network = _fitted(scene, kinds)
-        readout, tiers = _readout(network), [kept.without(kinds) for kept in scene.tiers]
+        tiers = [kept.without(kinds) for kept in scene.tiers]
+        network = _fitted(scene, kinds, tiers)
+        readout = _readout(network)
         features = np.concatenate([_shown(network, kept.features) for kept in tiers])
         rows = [row for kept in tiers for row in kept.rows]
         known, left = (_memory(network, kept) for kept in (scene.plain.without(kinds), scene.plain.only(kinds)))
@@ -140,7 +141,7 @@ def _share(scored: Scored, call: int) -> float:
     return float((scored.score == call).mean())
 
 
-def _fitted(scene: Scene, kinds: Sequence[str]) -> TowerDetector:
+def _fitted(scene: Scene, kinds: Sequence[str], tiers: Sequence[Kept]) -> TowerDetector:
     learnt, families = scene.learnt, [name for name in scene.recipe.synthetic if name not in kinds]
     missing = sorted(set(kinds) - set(learnt.kind.tolist()))
     if missing:
@@ -153,7 +154,6 @@ def _fitted(scene: Scene, kinds: Sequence[str]) -> TowerDetector:
     network = TowerDetector(families, Detector(families, 0.0), scene.recipe.size, scene.recipe.sigma)
     fit_projection(network, some, scene.recipe)
     fit_prototypes(network, some)
-    tiers = [kept.without(kinds) for kept in scene.tiers]
     fake = np.array([row.label == "synthetic" for kept in tiers for row in kept.rows])
     tower = np.concatenate([kept.features for kept in tiers])
     fit_mixture(network, tower, np.zeros(len(fake), dtype=np.float32), fake, scene.recipe.evidence)
