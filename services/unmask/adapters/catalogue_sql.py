@@ -68,15 +68,15 @@ def stored_policy(connection: Connection, sha256: str) -> Policy:
 class _Fresh(Generic[_T]):
     """A value that is read again once it is `seconds` old; the last known one where reading it fails."""
 
-    def __init__(self, what: str, read: Callable[[], _T], seconds: float) -> None:
-        self._what, self._read, self._seconds = what, read, seconds
+    def __init__(self, what: str, read: Callable[[], _T], seconds: float, now: Callable[[], float]) -> None:
+        self._what, self._read, self._seconds, self._now = what, read, seconds, now
         self._turn = threading.Lock()
         self._known: tuple[_T, float] | None = None
 
     def get(self) -> _T:
         """The value; the first reading's error is raised, a later one's is logged."""
         known = self._known
-        if known is not None and time.monotonic() - known[1] < self._seconds:
+        if known is not None and self._now() - known[1] < self._seconds:
             return known[0]
         # While one thread asks, the others go on with what is known: a store that hangs must not hold up all of them.
         if not self._turn.acquire(blocking=known is None):
@@ -87,7 +87,7 @@ class _Fresh(Generic[_T]):
             self._turn.release()
 
     def _again(self) -> _T:
-        known, now = self._known, time.monotonic()
+        known, now = self._known, self._now()
         if known is not None and now - known[1] < self._seconds:
             return known[0]
         try:
@@ -120,14 +120,20 @@ class SqlCatalogue:
     """
 
     def __init__(
-        self, database: Database, release_text: Callable[[], bytes], policy: Callable[[], Policy], *, seconds: float = _SECONDS
+        self,
+        database: Database,
+        release_text: Callable[[], bytes],
+        policy: Callable[[], Policy],
+        *,
+        seconds: float = _SECONDS,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database, self._seconds = database, seconds
+        self._database, self._seconds, self._now = database, seconds, now
         self._first_release, self._first_policy = release_text, policy
         self._insert = INSERT[database.dialect]
         self._releases: dict[str, Release] = {}
         self._policies: dict[str, Policy] = {}
-        self._in_use = _Fresh("active release and policy", self._read, seconds)
+        self._in_use = _Fresh("active release and policy", self._read, seconds, now)
         self._tenants: dict[str, _Fresh[tuple[str, bool]]] = {}
 
     def active_release(self) -> Release:
@@ -168,7 +174,7 @@ class SqlCatalogue:
         if found is None:
             if len(self._tenants) >= _TENANTS:
                 self._tenants.clear()
-            found = self._tenants[name] = _Fresh(f"tenant {name}", lambda: self._read_tenant(name), self._seconds)
+            found = self._tenants[name] = _Fresh(f"tenant {name}", lambda: self._read_tenant(name), self._seconds, self._now)
         return found
 
     def _read_tenant(self, name: str) -> tuple[str, bool]:
