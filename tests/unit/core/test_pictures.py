@@ -221,13 +221,13 @@ BOMBS = {
 def test_bombs_are_refused_before_decoding(kind: str) -> None:
     data = BOMBS[kind](30_000, 30_000)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         assert "30000 x 30000" in refusal(data)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize("kind", BOMBS)
@@ -244,9 +244,9 @@ def test_a_jpeg_with_thousands_of_scans_is_refused() -> None:
 
 def test_files_made_of_parts_are_refused_quickly() -> None:
     data = pictures.PNG_MAGIC + pictures.png_chunk(b"teSt", b"") * 150_000
-    started = time.perf_counter()
+    started = time.process_time()
     assert "parts" in refusal(data)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def test_limits_are_inclusive() -> None:

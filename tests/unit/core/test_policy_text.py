@@ -118,13 +118,13 @@ def test_what_is_no_policy_at_all(text: str) -> None:
 
 def test_bombs_are_refused_quickly() -> None:
     laughs = "a: &a [x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(20))
-    started = time.perf_counter()
+    started = time.process_time()
     assert "aliases" in refusal(laughs)
     assert refusal("[" * 20_000) and refusal("{a: " * 10_000) and refusal("- " * 20_000)
     assert "longer than" in refusal("#" * 70_000)
     rule = "  - {when: {label: real}, then: allow}\n"
     assert "more than 200 rules" in refusal(f"schema: unmask.policy/1\nname: x\nrules:\n{rule * 201}otherwise: allow\n")
-    assert time.perf_counter() - started < 10.0
+    assert time.process_time() - started < 10.0
 
 
 def test_the_name_follows_the_content_alone() -> None:

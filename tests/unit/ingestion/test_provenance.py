@@ -195,14 +195,14 @@ def test_printable_is_printable(text: str) -> None:
 
 def test_a_text_bomb_costs_neither_time_nor_memory() -> None:
     data = pictures.ztxt_bomb(200)
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     try:
         assert kinds(data) == ["generator"]
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def _hostile() -> dict[str, bytes]:
@@ -226,9 +226,9 @@ def _hostile() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", list(_hostile()))
 def test_hostile_metadata_is_done_with_quickly(name: str) -> None:
     data = _hostile()[name]
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(claims(data)) <= 20
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 SEEDS = [
