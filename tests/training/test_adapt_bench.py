@@ -67,9 +67,14 @@ def test_the_command_compares_every_method_and_chooses(made: Path, tmp_path: Pat
     assert "best: " in capsys.readouterr().out
 
 
-def test_a_family_that_is_no_name_and_list_is_refused(made: Path) -> None:
-    with pytest.raises(ValueError, match="expected NAME=GENERATOR"):
-        run(bench, "adapt-bench", made / "models/detector/2", "--leave-out", "gan")
+def test_what_is_left_out_is_named_alone_or_as_a_list(made: Path) -> None:
+    assert bench.left_out_of(["gan", "two=a,b"], ["c"]) == {"gan": ["gan"], "two": ["a", "b"]}
+    assert bench.left_out_of((), ["c", "d"]) == {"c": ["c"], "d": ["d"]}
+    for wrong in ("=a", "gan=", "gan=a,"):
+        with pytest.raises(ValueError, match="expected NAME or NAME=KIND,KIND"):
+            bench.left_out_of([wrong], ["c"])
+    with pytest.raises(ValueError, match="no generated rows of film"):
+        run(bench, "adapt-bench", made / "models/detector/2", "--leave-out", "film")
 
 
 def row(method: str, after: float, broken: int) -> dict[str, Any]:

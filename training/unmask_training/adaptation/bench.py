@@ -170,23 +170,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def families_of(told: Sequence[str], memory: Memory) -> dict[str, list[str]]:
-    """`name=a,b` as families; without any, every generator of the memory by itself."""
-    if not told:
-        return {name: [name] for name in sorted(set(memory.names[memory.fake].tolist()))}
-    parts = [entry.partition("=") for entry in told]
-    wrong = [entry for entry, (name, _, kinds) in zip(told, parts, strict=True) if not name or not kinds]
-    if wrong:
-        raise ValueError(f"--leave-out {wrong[0]!r}: expected NAME=GENERATOR,…")
-    return {name: kinds.split(",") for name, _, kinds in parts}
+def left_out_of(told: Sequence[str], every: Sequence[str]) -> dict[str, list[str]]:
+    """`NAME=A,B` as kinds that are left out together, `NAME` as one by itself; without any, each of `every` by itself."""
+    parts = [entry.partition("=") for entry in told or every]
+    if wrong := [name + sign for name, sign, kinds in parts if not name or (sign and not all(kinds.split(",")))]:
+        raise ValueError(f"left out {wrong[0]!r}: expected NAME or NAME=KIND,KIND")
+    return {name: kinds.split(",") if kinds else [name] for name, _, kinds in parts}
 
 
 def run(args: argparse.Namespace) -> int:
     """Compares and prints the table and the choice."""
     parent = Parent.open(args.model)
-    families = families_of(args.leave_out or (), parent.memory)
-    present = parent.readout.prototypes
-    settings = [Setting.of(name, kinds, parent.memory, present) for name, kinds in families.items()]
+    memory, present = parent.memory, parent.readout.prototypes
+    left = left_out_of(args.leave_out or (), np.unique(memory.names[memory.fake]).tolist())
+    settings = [Setting.of(name, kinds, memory, present) for name, kinds in left.items()]
     rows = compare(settings, args.counts, args.draws, args.seed)
     method = choose(rows)
     print(f"{markdown(rows)}\n\n{SEEN}\nbest: {method}")
@@ -200,7 +197,9 @@ def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     command = subparsers.add_parser("adapt-bench", help="compare methods of adaptation by leaving generators out of the memory")
     command.add_argument("model", type=Path, help="version folder, e.g. model_repository/detector/3")
-    command.add_argument("--leave-out", nargs="+", metavar="NAME=A,B", help="families (default: each generator by itself)")
+    command.add_argument(
+        "--leave-out", nargs="+", metavar="NAME or NAME=A,B", help="left out (default: each generator in turn)"
+    )
     command.add_argument("--counts", type=int, nargs="+", default=[10, 50], help="samples to adapt to (default: 10 50)")
     command.add_argument("--draws", type=int, default=5, help="draws of samples (default: 5)")
     command.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.core.readouts import DoubtMap
-from unmask_training.adaptation.bench import drawn
+from unmask_training.adaptation.bench import drawn, left_out_of
 from unmask_training.adaptation.gate import FAKES, REALS
 from unmask_training.adaptation.heads import Head, Readout
 from unmask_training.adaptation.learn import New, Task, learn
@@ -229,9 +229,7 @@ def run(args: argparse.Namespace) -> int:
     """Leaves out what was told, each in turn, and prints a row of each."""
     recipe = TowerRecipe.of(read_settings(args.config, "not a recipe"))
     material = Material.of(recipe, Chips(args.data), tower_bytes(args.weights), args.out)
-    told = args.leave or [*recipe.synthetic, *recipe.real]
-    parts = [entry.partition("=") for entry in told]
-    left = {name: kinds.split(",") if kinds else [name] for name, _, kinds in parts}
+    left = left_out_of(args.leave or (), [*recipe.synthetic, *recipe.real])
     print(HEADER)
     found = leave_out(Scene.of(material), left, args.counts, args.draws, args.seed)
     if args.json is not None:
@@ -246,7 +244,7 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--data", type=Path, required=True, help="prepared data")
     command.add_argument("--out", type=Path, required=True, help="the folder of `fit`, with the features that it keeps")
     command.add_argument("--weights", type=Path, required=True, help="the tower's file")
-    command.add_argument("--leave", nargs="+", metavar="KIND or NAME=A,B", help="left out (default: each kind in turn)")
+    command.add_argument("--leave", nargs="+", metavar="NAME or NAME=A,B", help="left out (default: each kind in turn)")
     command.add_argument("--counts", type=int, nargs="+", default=[10, 50], help="samples to teach from (default: 10 50)")
     command.add_argument("--draws", type=int, default=5, help="draws of samples (default: 5)")
     command.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
