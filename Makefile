@@ -305,7 +305,7 @@ train-tower: .venv-training/.ready fetch ## train the detector on CLIP's tower i
 		--weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 3
 
 .PHONY: train-localizer
-train-localizer: .venv-training/.ready fetch ## train the localizer on CLIP's tower into OUT/models (FACES=DIR MANIPULATED=DIR; an hour or more; ARGS=--resume)
+train-localizer: .venv-training/.ready fetch ## train the localizer on CLIP's tower into OUT/models (FACES=DIR MANIPULATED=DIR; two hours or more; ARGS=--resume)
 	@test -d "$(FACES)" -a -d "$(MANIPULATED)" || { echo "say where the faces are: make $@ FACES=DIR MANIPULATED=DIR" >&2; exit 2; }
 	@mkdir -p "$(OUT)/models"
 	@$(BIN)/unmask models fetch clip_vit_b16 --out "$(OUT)/clip_vit_b16.onnx"
@@ -316,7 +316,7 @@ train-localizer: .venv-training/.ready fetch ## train the localizer on CLIP's to
 	@$(TRAIN)/unmask-train fit --config training/configs/localizer_tower.yaml --data "$(OUT)/data" --out "$(OUT)/localizer" \
 		--weights "$(OUT)/clip_vit_b16.onnx" $(ARGS)
 	@$(TRAIN)/unmask-train export-localizer "$(OUT)/localizer/localizer.pt" --config training/configs/localizer_tower.yaml \
-		--data "$(OUT)/data" --weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 2
+		--data "$(OUT)/data" --weights "$(OUT)/clip_vit_b16.onnx" --repository "$(OUT)/models" --version 3
 
 ##@ Cleaning
 

@@ -49,7 +49,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The checkout's model repository, with what is fetched."""
-    for name in ("face_detector/1", "detector/3", "localizer/2"):
+    for name in ("face_detector/1", "detector/3", "localizer/3"):
         if not (ROOT / "model_repository" / name / "model.onnx").is_file():
             missing(f"{name} is not fetched: run make fetch")
     return ROOT / "model_repository"

@@ -23,8 +23,10 @@ from unmask.core.vit_trunk import PIXELS, TOKEN_BLOCKS, TOKENS, WIDTH, joined, t
 from unmask_training.cli import main
 from unmask_training.localizer.export import run as export_command
 from unmask_training.localizer.samples import PHOTOSHOP, Delivery, Sampler
+from unmask_training.localizer.tokens import fit as fit_module
 from unmask_training.localizer.tokens import samples
 from unmask_training.localizer.tokens.fit import fit, fitted, learned, load
+from unmask_training.localizer.tokens.network import planar
 from unmask_training.localizer.tokens.recipe import NAME, TokenRecipe
 from unmask_training.localizer.tokens.samples import Material, Reduction, Shards, coverage, make, normalised
 from unmask_training.localizer.tokens.unseen import GROUPS, leave_out
@@ -138,6 +140,7 @@ def test_shards_are_drawn_once_and_are_a_function_of_the_seed(data: Path, tmp_pa
     assert set(one.engine[one.kind == "real"]) == {""} and "" not in set(one.engine[one.doctored])
     numbers = np.array([0, SHARD, 2 * SHARD - 1])
     np.testing.assert_array_equal(one.tokens(numbers), two.tokens(numbers))
+    np.testing.assert_array_equal(one.views(numbers), two.views(numbers))
     assert not np.array_equal(one.tokens(numbers[:1]), one.tokens(numbers[1:2]))
     # A shard that was cut off has no labels, and is made again alone.
     (tmp_path / "one/0001.npz").unlink()
@@ -166,6 +169,28 @@ def test_a_fit_is_its_seed_and_needs_leave_to_begin_again(data: Path, checkpoint
     with pytest.raises(ValueError, match="not a checkpoint of clip_vit_b16-seg"):
         torch.save({"recipe": {"recipe": "unet"}}, run / "other.pt")
         load(run / "other.pt")
+
+
+def test_a_fit_that_is_cut_off_goes_on_where_it_was(
+    data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(checkpoint.parent / "tokens", tmp_path / "tokens")
+    (whole, _), keep = load(checkpoint), fit_module._Fit.keep
+
+    def cut(self: Any, kept: Path, epoch: int) -> None:
+        keep(self, kept, epoch)
+        if epoch == 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit_module._Fit, "keep", cut)
+        fit(told(), data, tmp_path, data / "tower.onnx", False)
+    with pytest.raises(ValueError, match=r"epochs\.pt: begun with other settings"):
+        fit(told(epochs=80), data, tmp_path, data / "tower.onnx", False)
+    again, _ = load(fit(told(), data, tmp_path, data / "tower.onnx", False))
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-3, atol=1e-4)
+    assert not (tmp_path / "epochs.pt").exists()
 
 
 def test_engines_are_left_out_of_the_fit(data: Path, checkpoint: Path) -> None:
@@ -207,8 +232,9 @@ def test_the_export_is_one_graph_that_its_own_and_the_tower_make(data: Path, ver
 def test_what_was_learned_is_hot_where_it_was_doctored(checkpoint: Path) -> None:
     model, state = load(checkpoint)
     shards = Shards(checkpoint.parent / "tokens", state["recipe"]["samples"])
+    numbers = np.arange(len(shards))
     with torch.no_grad():
-        cells, faces = model.head(torch.from_numpy(shards.tokens(np.arange(len(shards)))))
+        cells, faces = model.head(torch.from_numpy(shards.tokens(numbers)), planar(shards.views(numbers)))
     heat, truth = cells.sigmoid().numpy(), shards.cover > 128
     assert heat[truth].mean() > 0.6 and heat[~truth].mean() < 0.3
     scores = faces.sigmoid().numpy()

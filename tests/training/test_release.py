@@ -27,7 +27,7 @@ from unmask_training.release import (
 
 POINTS = {
     "detector": {"real_below": 0.4, "synthetic_above": 0.6},
-    "localizer": {"fpr_0.01": 0.3, "fpr_0.005": 0.7},
+    "localizer": {"real_below": 0.3, "manipulated_above": 0.7},
 }
 TASKS = {"face_detector": "faces", "detector": "synthetic", "localizer": "regions"}
 

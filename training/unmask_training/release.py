@@ -64,9 +64,9 @@ def compose(
         "thresholds": {
             "synthetic_real": detector["real_below"],
             "synthetic": detector["synthetic_above"],
-            # Its false alarms and doubts come on top of the detector's, so it gets half a per cent of the one and of the other.
-            "manipulated_real": localizer["fpr_0.01"],
-            "manipulated": localizer["fpr_0.005"],
+            # Its false alarms and doubts come on top of the detector's: a per cent of the one and of the other is its share.
+            "manipulated_real": localizer["real_below"],
+            "manipulated": localizer["manipulated_above"],
             "plainly_synthetic": PLAINLY_SYNTHETIC,
             "min_face": MIN_FACE,
             **{key: detector[key] for key in ("doubt", "synthetic_despite_doubt", "defence_gap") if key in detector},

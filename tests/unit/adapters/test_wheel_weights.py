@@ -207,7 +207,7 @@ def test_products_are_made_once_and_made_again_when_corrupt(tmp_path: Path, publ
 
 def test_products_are_made_with_the_committed_files_beside_them(tmp_path: Path, models: Path, clip: Path) -> None:
     entry = read_lock(models)["clip_vit_b16"]
-    assert [product.beside for product in entry.products] == ["detector/3/own.onnx", "localizer/2/own.onnx"]
+    assert [product.beside for product in entry.products] == ["detector/3/own.onnx", "localizer/3/own.onnx"]
     with pytest.raises(BadModel, match=r"detector/3/own\.onnx: cannot be read .*; detector/3/model\.onnx is made with it"):
         fetch_products(tmp_path, {"clip_vit_b16": entry})
     for product in entry.products:

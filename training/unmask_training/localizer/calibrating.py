@@ -21,13 +21,15 @@ from unmask_training.localizer.rows import Regions
 from unmask_training.localizer.samples import PHOTOSHOP, Delivery, Sampler
 from unmask_training.measuring.calibration import card_calibration, fit_calibration
 
-# At these false-positive rates on undoctored real faces of the calibration part regions are drawn, and `unsure` begins:
-# below the 3 % that are allowed, because a few hundred faces place so high a quantile only roughly.
-_REGION_RATE: Final = 0.01
+# At these false-positive rates on undoctored real faces of the calibration part a face is called manipulated, and `unsure`
+# begins and regions of a heat map are drawn: below the 3 % that are allowed, because a few hundred faces place so high a
+# quantile only roughly.
+_CALLED_RATE: Final = 0.01
 _UNSURE_RATE: Final = 0.02
 _POINTS: Final = (0.005, 0.01, 0.02, 0.03, 0.05)
 _MADE: Final = 500
 _LEVELS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+_AS_GOOD: Final = 0.005
 _NOTES: Final = (
     "face_score, region_score and heat_level are raw, and say what is drawn; the other thresholds are calibrated probabilities",
     "wholly generated faces are outside its task: training showed some of them without a region",
@@ -73,13 +75,17 @@ def scores_of(cases: Sequence[Case], found: Sequence[Heads], plainly: int, level
 
 
 def best_level(cases: Sequence[Case], found: Sequence[Heads]) -> float:
-    """The heat level at which masks of doctored faces agree best with the truth (mean IoU); the default without heat."""
+    """The heat level at which masks of doctored faces agree with the truth (mean IoU), the default without heat.
+
+    Among those that agree nearly as well as the best it is the highest: large regions hardly care, and thin ones stay thin.
+    """
     pairs = [
         (c.mask, h["heat"]) for c, h in zip(cases, found, strict=True) if c.doctored and c.mask is not None and "heat" in h
     ]
     if not pairs:
         return HEAT_LEVEL
-    return max(_LEVELS, key=lambda level: float(np.mean([_agreement(mask, heat, level) for mask, heat in pairs])))
+    agreed = {level: float(np.mean([_agreement(mask, heat, level) for mask, heat in pairs])) for level in _LEVELS}
+    return max(level for level in _LEVELS if agreed[level] >= max(agreed.values()) - _AS_GOOD)
 
 
 def _agreement(mask: NDArray[np.bool_], heat: NDArray[np.floating], level: float) -> float:
@@ -95,17 +101,17 @@ def clipped_logits(best: NDArray[np.float64]) -> NDArray[np.float64]:
 def drawing(scores: Scores, level: float | None) -> dict[str, float]:
     """The raw thresholds by which regions are drawn; `level` is that of a heat map, None without one.
 
-    A heat map's regions are as sure as their face, of which few undoctored ones get as far: the heat only says where.
+    A heat map's regions are as sure as their face, and drawn from where it is `unsure`: the heat only says where.
     """
     if level is None:
         return {"region_score": region_threshold(scores)}
-    face = round(_raw_at(scores, scores.best, _REGION_RATE), 4)
+    face = round(_raw_at(scores, scores.best, _UNSURE_RATE), 4)
     return {"face_score": face, "region_score": level, "heat_level": level}
 
 
 def region_threshold(scores: Scores) -> float:
     """The raw `region_score`: few undoctored faces have a region so strong, none that is called real shows one."""
-    return round(max(_raw_at(scores, scores.strongest, _REGION_RATE), _raw_at(scores, scores.best, _UNSURE_RATE)), 4)
+    return round(max(_raw_at(scores, scores.strongest, _CALLED_RATE), _raw_at(scores, scores.best, _UNSURE_RATE)), 4)
 
 
 def _raw_at(scores: Scores, values: NDArray[np.float64], rate: float) -> float:
@@ -127,7 +133,7 @@ def thresholds(scores: Scores, card: Card, level: float | None = None) -> dict[s
     points = {f"fpr_{rate:g}": probability(_raw_at(scores, scores.best, rate)) for rate in _POINTS}
     recommended = {
         "real_below": probability(_raw_at(scores, scores.best, _UNSURE_RATE)),
-        "manipulated_above": probability(_raw_at(scores, scores.best, _REGION_RATE)),
+        "manipulated_above": probability(_raw_at(scores, scores.best, _CALLED_RATE)),
     }
     return points | recommended | drawing(scores, level)
 

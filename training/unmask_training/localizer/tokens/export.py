@@ -19,7 +19,7 @@ from unmask_training.localizer.calibrating import completed
 from unmask_training.localizer.export import base_card, data_of
 from unmask_training.localizer.samples import contract_of
 from unmask_training.localizer.tokens.fit import load
-from unmask_training.localizer.tokens.network import TokenLocalizer
+from unmask_training.localizer.tokens.network import TokenLocalizer, planar
 from unmask_training.tower.graphs import FETCHED, OWN, reading, write_gap
 from unmask_training.tower.network import PARTS
 
@@ -40,7 +40,8 @@ class Own(nn.Module):
 
     def forward(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         """uint8 (N, S, S, 3) and the tower's tokens to what the tower takes, heat and score."""
-        return (self.model.tower_pixels(image.permute(0, 3, 1, 2).float()), *self.model(tokens))
+        pixels = image.permute(0, 3, 1, 2).float()
+        return (self.model.tower_pixels(pixels), *self.model(tokens, pixels))
 
 
 def write_graphs(model: TokenLocalizer, raw: bytes, folder: Path) -> float:
@@ -56,9 +57,10 @@ def write_graphs(model: TokenLocalizer, raw: bytes, folder: Path) -> float:
 
 def parity(model: TokenLocalizer, whole: bytes) -> float:
     """Largest difference between the whole graph and torch given the same tokens; raises `ValueError` above 1e-3."""
-    *found, tokens = reading(whole, TOKENS).run([*model.heads, TOKENS], {"image": golden_pictures(model.size)})
+    views = golden_pictures(model.size)
+    *found, tokens = reading(whole, TOKENS).run([*model.heads, TOKENS], {"image": views})
     with torch.no_grad():
-        expected = model(torch.from_numpy(tokens))
+        expected = model(torch.from_numpy(tokens), planar(views))
     gap = max(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, expected, strict=True))
     if gap > _PARITY:
         raise ValueError(f"model.onnx differs from torch by {gap:.2g}, more than {_PARITY}")

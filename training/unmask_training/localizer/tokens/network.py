@@ -6,11 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.core.vit_trunk import TOKEN_BLOCKS, WIDTH
+from unmask_training.localizer.tokens.pixels import PixelStream
 from unmask_training.localizer.unet import pixel_losses
 from unmask_training.tower.network import PARTS
 from unmask_training.tower.parts import MEAN, STD
@@ -23,44 +26,62 @@ _STRONGEST: Final = 0.01
 
 
 class TokenHead(nn.Module):
-    """Convolutions over reduced tokens (N, P, C) of S / 16 by S / 16 patches, upsampled twice to a quarter of the side.
+    """Convolutions over reduced tokens (N, P, C) of S / 16 by S / 16 patches, upsampled twice to a quarter of the side; at
+    every size what `PixelStream` sees in the view itself is joined in, which knows rims that a patch is too coarse for.
 
     The face's score is of the pooled deep features and of the strongest and mean heat.  That tokens of several blocks tell
     forged from genuine where the last block does not: Koutlis and Papadopoulos, ECCV 2024 (there of whole pictures).
     """
 
-    def __init__(self, width: int, dropout: float = 0.1) -> None:
+    def __init__(self, width: int, dropout: float = 0.1, blind: float = 0.15) -> None:
         super().__init__()
         deep, middle, fine = _CHANNELS
-        self.drop = nn.Dropout2d(dropout)
+        self.blind, self.drop = blind, nn.Dropout2d(dropout)
+        self.pixels = PixelStream()
+        quarter, eighth, sixteenth = self.pixels.channels
         self.first = nn.Sequential(nn.Conv2d(width, deep, 1), nn.BatchNorm2d(deep), nn.GELU())
+        self.meet = nn.Sequential(nn.Conv2d(deep + sixteenth, deep, 1), nn.GELU())
         self.around = nn.Sequential(nn.Conv2d(deep, deep, 3, padding=1), nn.GELU())
-        self.eighth = nn.Sequential(nn.Conv2d(deep, middle, 3, padding=1), nn.GELU())
-        self.quarter = nn.Sequential(nn.Conv2d(middle, fine, 3, padding=1), nn.GELU())
+        self.eighth = nn.Sequential(nn.Conv2d(deep + eighth, middle, 3, padding=1), nn.GELU())
+        self.quarter = nn.Sequential(nn.Conv2d(middle + quarter, fine, 3, padding=1), nn.GELU())
         self.last = nn.Conv2d(fine, 1, 3, padding=1)
         self.face = nn.Sequential(nn.Linear(deep + 2, 32), nn.GELU(), nn.Linear(32, 1))
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of cells (N, S/4, S/4) and of faces (N,)."""
+    def forward(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of cells (N, S/4, S/4) and of faces (N,); `images` (N, 3, S, S) RGB 0..255."""
         side = math.isqrt(tokens.shape[1])
-        deep = self.first(self.drop(tokens.transpose(1, 2).unflatten(2, (side, side))))
+        quarter, eighth, sixteenth = self.pixels(images)
+        known = self.drop(self._sometimes(tokens).transpose(1, 2).unflatten(2, (side, side)))
+        deep = self.meet(torch.cat([self.first(known), sixteenth], 1))
         deep = deep + self.around(deep)
-        value = self.quarter(_doubled(self.eighth(_doubled(deep))))
+        value = self.eighth(torch.cat([_doubled(deep), eighth], 1))
+        value = self.quarter(torch.cat([_doubled(value), quarter], 1))
         cells = self.last(value)[:, 0]
         flat = cells.flatten(1)
         strongest = flat.topk(max(1, int(flat.shape[1] * _STRONGEST)), dim=1).values.mean(1, keepdim=True)
         evidence = torch.cat([deep.mean((2, 3)), strongest, flat.mean(1, keepdim=True)], 1)
         return cells, self.face(evidence)[:, 0]
 
-    def loss(self, tokens: Tensor, cover: Tensor, weight: float) -> tuple[Tensor, dict[str, float]]:
+    def _sometimes(self, tokens: Tensor) -> Tensor:
+        """In training some faces go without tokens: they are learned from so much sooner that pixels would be left unread."""
+        if not self.training:
+            return tokens
+        return tokens * (torch.rand(len(tokens), 1, 1) >= self.blind)
+
+    def loss(self, tokens: Tensor, images: Tensor, cover: Tensor, weight: float) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy and Dice of cells, cross-entropy of the face; `cover` (N, S/4, S/4) in 0..1."""
         with torch.autocast("cpu", torch.bfloat16):
-            cells, face = self(tokens)
+            cells, face = self(tokens, images)
         entropy, dice = pixel_losses(cells.float(), cover)
         doctored = (cover.flatten(1).amax(1) > 0.5).float()
         faces = functional.binary_cross_entropy_with_logits(face.float(), doctored)
         parts = {"entropy": float(entropy.detach()), "dice": float(dice.detach()), "face": float(faces.detach())}
         return weight * (entropy + 0.5 * dice) + faces, parts
+
+
+def planar(views: NDArray[np.uint8]) -> Tensor:
+    """Views (N, S, S, 3) as (N, 3, S, S) floats 0..255, in memory as they lie."""
+    return torch.from_numpy(views).permute(0, 3, 1, 2).float()
 
 
 def _doubled(value: Tensor) -> Tensor:
@@ -101,9 +122,9 @@ class TokenLocalizer(nn.Module):
         value: Tensor = (blocks - self.mean) @ self.matrix
         return value
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens as the tower gives them to `heat` (N, S/4, S/4) and `score` (N,), probabilities."""
-        cells, face = self.head(self.reduced(tokens))
+    def forward(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The tower's tokens and the view (N, 3, S, S) 0..255 to `heat` (N, S/4, S/4) and `score` (N,), probabilities."""
+        cells, face = self.head(self.reduced(tokens), images)
         return cells.sigmoid(), face.sigmoid()
 
     def outputs(self, size: int) -> list[dict[str, Any]]:

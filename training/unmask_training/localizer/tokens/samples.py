@@ -125,7 +125,7 @@ def coverage(mask: NDArray[np.bool_], stride: int = STRIDE) -> NDArray[np.uint8]
 
 
 def make(recipe: TokenRecipe, sampler: Sampler, material: Material, folder: Path) -> None:
-    """Draws the shards that `folder` lacks: tokens (SHARD, P, C) in half precision, and what is known of them."""
+    """Draws the shards that `folder` lacks: views, their tokens (SHARD, P, C) in half precision, and what is known of them."""
     session, shards = material.parts.session(material.raw, seam=TOKENS), -(-recipe.samples // SHARD)
     missing = [number for number in range(shards) if not _named(folder, number, "npz").is_file()]
     cv2.setNumThreads(1)
@@ -160,6 +160,7 @@ def _named(folder: Path, number: int, kind: str) -> Path:
 def _write(folder: Path, number: int, samples: list[Sample], tokens: NDArray[np.float16]) -> None:
     """The labels come last: a shard that has them is whole."""
     np.save(_named(folder, number, "npy"), tokens)
+    np.save(_named(folder, number, "views.npy"), np.stack([sample.view for sample in samples]))
     aside = _named(folder, number, "writing.npz")
     np.savez_compressed(
         aside,
@@ -179,7 +180,9 @@ class Shards:
         missing = [number for number in range(count) if not _named(folder, number, "npz").is_file()]
         if missing:
             raise ValueError(f"{folder}: {len(missing)} of {count} shards are missing")
-        self._tokens = [np.load(_named(folder, number, "npy"), mmap_mode="r") for number in range(count)]
+        self._tokens, self._views = (
+            [np.load(_named(folder, number, kind), mmap_mode="r") for number in range(count)] for kind in ("npy", "views.npy")
+        )
         labels: dict[str, list[NDArray[Any]]] = {}
         for number in range(count):
             with np.load(_named(folder, number, "npz")) as held:
@@ -194,3 +197,7 @@ class Shards:
     def tokens(self, numbers: NDArray[np.int64]) -> Floats:
         """Tokens (N, P, C) of samples by number."""
         return np.stack([self._tokens[n // SHARD][n % SHARD] for n in numbers]).astype(np.float32)
+
+    def views(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Views (N, S, S, 3) of samples by number."""
+        return np.stack([self._views[n // SHARD][n % SHARD] for n in numbers])

@@ -24,7 +24,7 @@ from unmask_training.localizer.figures import Outcome, alarms, average_precision
 from unmask_training.localizer.rows import Regions
 from unmask_training.localizer.samples import PHOTOSHOP, Sampler, contract_of
 from unmask_training.localizer.tokens.fit import fitted
-from unmask_training.localizer.tokens.network import TokenLocalizer
+from unmask_training.localizer.tokens.network import TokenLocalizer, planar
 from unmask_training.localizer.tokens.recipe import TokenRecipe
 from unmask_training.localizer.tokens.samples import Material, Shards, make, tokens_of
 from unmask_training.tower.parts import tower_bytes
@@ -64,8 +64,10 @@ class Judged:
     def heads(self, model: TokenLocalizer) -> Iterator[Heads]:
         """What the head says of every case."""
         for start in range(0, len(self.cases), _BATCH):
+            tokens = torch.from_numpy(self.tokens[start : start + _BATCH].astype(np.float32))
+            views = planar(np.stack([case.view for case in self.cases[start : start + _BATCH]]))
             with torch.no_grad():
-                cells, faces = model.head(torch.from_numpy(self.tokens[start : start + _BATCH].astype(np.float32)))
+                cells, faces = model.head(tokens, views)
             for heat, score in zip(cells.sigmoid().numpy(), faces.sigmoid().numpy(), strict=True):
                 yield {"heat": heat, "score": score}
 
