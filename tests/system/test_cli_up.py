@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,7 +128,10 @@ class Up:
     def worker(self, kind: str) -> int:
         """The process of that kind that `unmask up` started."""
         words = f" work {kind.replace('-', ' ')} "
-        stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid, line in self.processes().items() if words in line}
+        stats = dict[int, str]()
+        for pid in (pid for pid, line in self.processes().items() if words in line):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+                stats[pid] = Path(f"/proc/{pid}/stat").read_text()
         (pid,) = [pid for pid, stat in stats.items() if int(stat.rpartition(")")[2].split()[1]) == self.process.pid]
         return pid
 
