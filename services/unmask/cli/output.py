@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from unmask.cli.inputs import plain, shown
 from unmask.core.contract import error_json, to_json
-from unmask.core.domain import Verdict
+from unmask.core.domain import Label, Verdict
 from unmask.core.errors import UnmaskError
 
+_MARKED: Final = frozenset({Label.MANIPULATED, Label.UNSURE})
 _COLUMNS: Final = ("picture", "label", "score", "generator", "regions", "action", "   ms")
 # Columns beside the name: at the least, and how many more each takes where there is room, after the name has had its own.
 _LEAST: Final = (11, 5, 15, 12, 6, 5)
@@ -58,8 +59,8 @@ def top_family(verdict: Verdict) -> str:
 
 
 def region_words(verdict: Verdict) -> str:
-    """Names of the regions, each once."""
-    names = [region.name for face in verdict.faces if face.label.value == "manipulated" for region in face.regions]
+    """Names of the regions of faces that are changed or may be, each once."""
+    names = [region.name for face in verdict.faces if face.label in _MARKED for region in face.regions]
     return ", ".join(dict.fromkeys(names))
 
 

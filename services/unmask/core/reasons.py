@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from unmask.core.cards import Thresholds
-from unmask.core.domain import Action, Claim, Decision, FaceVerdict, Label, Reason
+from unmask.core.domain import Action, Claim, Decision, FaceVerdict, Label, Reason, Region
 from unmask.core.readouts import UNKNOWN
 
 _MOST_REGIONS: Final = 3
@@ -129,8 +129,12 @@ def _untouched(face: FaceVerdict, limits: Thresholds) -> str:
     return f"too few signs that this face was {told}: below {least}, which few photographs reach"
 
 
+def _largest(face: FaceVerdict) -> list[Region]:
+    return sorted(face.regions, key=lambda region: -region.area)[:_MOST_REGIONS]
+
+
 def _changed(face: FaceVerdict) -> str:
-    largest = sorted(face.regions, key=lambda region: -region.area)[:_MOST_REGIONS]
+    largest = _largest(face)
     if not largest:
         return f"this face looks partly changed ({percent(face.manipulated)}), though no single part stands out"
     parts = "; ".join(f"{region.name} changed, {percent(region.area)} of the face" for region in largest)
@@ -153,4 +157,5 @@ def _between(face: FaceVerdict, limits: Thresholds) -> str:
         for what, (value, low, high) in bounds.items()
         if value is not None and value >= low
     ]
-    return "neither plainly real nor plainly not: " + "; ".join(doubts)
+    where = ", ".join(f"{region.name} ({percent(region.area)} of the face)" for region in _largest(face))
+    return "neither plainly real nor plainly not: " + "; ".join([*doubts, *([f"look at: {where}"] if where else [])])

@@ -64,9 +64,10 @@ def test_the_family_is_that_of_the_face_that_looks_most_generated_and_no_real_fa
     assert top_family(_verdict(Label.SYNTHETIC, _face(Label.REAL, 0.3), _face(Label.SYNTHETIC, 0.9))).startswith("stable")
 
 
-def test_regions_are_named_once_and_only_of_manipulated_faces() -> None:
-    faces = (_face(Label.REAL, 0.1, "nose"), _face(Label.MANIPULATED, 0.1, "mouth", "eyes", "mouth"))
-    assert region_words(_verdict(Label.MANIPULATED, *faces)) == "mouth, eyes"
+def test_regions_are_named_once_and_only_of_faces_that_may_be_manipulated() -> None:
+    plain = (_face(Label.REAL, 0.1, "nose"), _face(Label.SYNTHETIC, 0.9, "chin"))
+    faces = (*plain, _face(Label.MANIPULATED, 0.1, "mouth", "eyes", "mouth"), _face(Label.UNSURE, 0.1, "left eye"))
+    assert region_words(_verdict(Label.MANIPULATED, *faces)) == "mouth, eyes, left eye"
 
 
 def test_a_missing_score_is_blank_not_nought() -> None:

@@ -253,6 +253,14 @@ def test_provenance_is_a_reason_and_lowers_nothing() -> None:
     assert all("not verified" in reason.text for reason in claimed.reasons if reason.code.startswith("provenance"))
 
 
+def test_an_unsure_face_says_where_to_look() -> None:
+    regions = (Region((), 0.9, "mouth", 0.04), Region((), 0.8, "left eye", 0.2))
+    findings = Findings((row(),), (Classified(0.01),), (Localized(0.5, regions),))
+    (text, _) = (reason.text for reason in decide(findings, PICTURE, RELEASE, POLICY).reasons)
+    assert text.startswith("neither plainly real nor plainly not: changed 50 % (real below ")
+    assert text.endswith("; look at: left eye (20 % of the face), mouth (4 % of the face)")
+
+
 def test_reasons_are_in_plain_words() -> None:
     regions = (Region((), 0.9, "mouth", 0.04), Region((), 0.8, "left eye", 0.2))
     findings = Findings(
