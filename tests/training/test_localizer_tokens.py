@@ -151,6 +151,9 @@ def test_shards_are_drawn_once_and_are_a_function_of_the_seed(data: Path, tmp_pa
     make(recipe, sampler, Material.of(recipe, sampler, RAW, tmp_path / "one"), tmp_path / "one")
     assert (tmp_path / "one/0000.npz").stat().st_mtime_ns == before
     np.testing.assert_array_equal(Shards(tmp_path / "one", recipe.samples).tokens(numbers), two.tokens(numbers))
+    (tmp_path / "one/0001.views.npy").unlink()
+    with pytest.raises(ValueError, match="1 of 2 shards are missing"):
+        Shards(tmp_path / "one", recipe.samples)
     for other in (replace(recipe, seed=4), replace(recipe, delivery=Delivery(p_blur=0.5))):
         with pytest.raises(ValueError, match="drawn by other settings"):
             Material.of(other, sampler, RAW, tmp_path / "one")

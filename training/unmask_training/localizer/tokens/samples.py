@@ -127,7 +127,7 @@ def coverage(mask: NDArray[np.bool_], stride: int = STRIDE) -> NDArray[np.uint8]
 def make(recipe: TokenRecipe, sampler: Sampler, material: Material, folder: Path) -> None:
     """Draws the shards that `folder` lacks: views, their tokens (SHARD, P, C) in half precision, and what is known of them."""
     session, shards = material.parts.session(material.raw, seam=TOKENS), -(-recipe.samples // SHARD)
-    missing = [number for number in range(shards) if not _named(folder, number, "npz").is_file()]
+    missing = [number for number in range(shards) if not _is_whole(folder, number)]
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(1) as pool, tqdm(total=len(missing) * SHARD, desc="tokens", unit="face", disable=None) as bar:
         for number, samples in zip(missing, _ahead(pool, recipe, sampler, missing), strict=True):
@@ -157,6 +157,11 @@ def _named(folder: Path, number: int, kind: str) -> Path:
     return folder / f"{number:04d}.{kind}"
 
 
+def _is_whole(folder: Path, number: int) -> bool:
+    """Whether it is there with its views, which were not kept before the localizer looked at them."""
+    return all(_named(folder, number, kind).is_file() for kind in ("npz", "views.npy"))
+
+
 def _write(folder: Path, number: int, samples: list[Sample], tokens: NDArray[np.float16]) -> None:
     """The labels come last: a shard that has them is whole."""
     np.save(_named(folder, number, "npy"), tokens)
@@ -177,7 +182,7 @@ class Shards:
 
     def __init__(self, folder: Path, samples: int) -> None:
         count = -(-samples // SHARD)
-        missing = [number for number in range(count) if not _named(folder, number, "npz").is_file()]
+        missing = [number for number in range(count) if not _is_whole(folder, number)]
         if missing:
             raise ValueError(f"{folder}: {len(missing)} of {count} shards are missing")
         self._tokens, self._views = (
