@@ -236,7 +236,7 @@ async def test_waiting_ends_with_the_deadline_and_names_the_case(still: Stuck) -
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="goes on"):
             await client.check(dark_picture())
-        assert 0.3 < time.monotonic() - started < 10.0
+        assert 0.3 < time.monotonic() - started < 2.0
         case = await client.submit(dark_picture(1))
         with pytest.raises(DeadlineExceeded, match=case.id):
             [p async for p in client.wait_verdict(case.id)]

@@ -237,7 +237,7 @@ def test_what_was_learned_is_hot_where_it_was_doctored(checkpoint: Path) -> None
     shards = Shards(checkpoint.parent / "tokens", state["recipe"]["samples"])
     numbers = np.arange(len(shards))
     with torch.no_grad():
-        cells, faces = model.head(torch.from_numpy(shards.tokens(numbers)), planar(shards.views(numbers)))
+        cells, faces = model.head(torch.from_numpy(shards.tokens(numbers)), planar(torch.from_numpy(shards.views(numbers))))
     heat, truth = cells.sigmoid().numpy(), shards.cover > 128
     assert heat[truth].mean() > 0.6 and heat[~truth].mean() < 0.3
     scores = faces.sigmoid().numpy()

@@ -12,6 +12,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from unmask_training.checkpoints import save
 from unmask_training.data.chips import Chips
 from unmask_training.detector.batches import Batches
 from unmask_training.detector.network import read_state
@@ -54,12 +55,6 @@ def _loop(trainer: Trainer, batches: Batches, path: Path) -> None:
             bar.update()
             bar.set_postfix(loss=f"{shown:.3f}")
             if clock - saved > _SAVE_EVERY:
-                _save(trainer, path)
+                save(trainer.state(), path)
                 saved = clock
-    _save(trainer, path)
-
-
-def _save(trainer: Trainer, path: Path) -> None:
-    aside = path.with_suffix(".writing")
-    torch.save(trainer.state(), aside)
-    aside.replace(path)
+    save(trainer.state(), path)

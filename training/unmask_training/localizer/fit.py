@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from unmask_training.checkpoints import save
 from unmask_training.localizer.networks import NETWORKS
 from unmask_training.localizer.samples import Delivery, Sample, Sampler, contract_of, pieces
 
@@ -163,8 +164,7 @@ class Training:
             "aid": self.aid.state_dict(), "start": self.start, "number": self.number, "elapsed": self.elapsed,
             "recipe": {f.name: getattr(self.recipe, f.name) for f in fields(Recipe)},
         }  # fmt: skip
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        save(state, path)
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint."""

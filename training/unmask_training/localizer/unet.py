@@ -32,9 +32,9 @@ class UNet(Localizer):
     def __init__(self) -> None:
         super().__init__()
         self.residual = nn.Parameter(torch.randn(_RESIDUALS, 3, 5, 5) * 0.1)
-        self.noise = _block(_RESIDUALS, 16, stride=2)
+        self.noise = block(_RESIDUALS, 16, stride=2)
         skips = [channels for _, _, channels in _STAGES]
-        self.deep = _block(skips[-1], _UP[0], kernel=1)
+        self.deep = block(skips[-1], _UP[0], kernel=1)
         self.joins = nn.ModuleList(
             _Join(above, skip, out) for above, skip, out in zip((_UP[0], *_UP), skips[-2::-1], _UP, strict=False)
         )
@@ -52,17 +52,11 @@ class UNet(Localizer):
         for join, skip in zip(self.joins, found[-2::-1], strict=True):
             value = join(value, skip)
         pixels = self.last(torch.cat([value, noise], 1))[:, 0]
-        return pixels, self.face(self._evidence(deep, pixels))[:, 0]
+        return pixels, self.face(face_evidence(deep, pixels))[:, 0]
 
     def _high_pass(self) -> Tensor:
         """The filters, each plane without its mean: a flat area gives nothing."""
         return self.residual - self.residual.mean((2, 3), keepdim=True)
-
-    @staticmethod
-    def _evidence(deep: Tensor, pixels: Tensor) -> Tensor:
-        flat = pixels.flatten(1)
-        strongest = flat.topk(max(1, int(flat.shape[1] * _STRONGEST)), dim=1).values.mean(1, keepdim=True)
-        return torch.cat([deep.mean((2, 3)), strongest, flat.mean(1, keepdim=True)], 1)
 
     def loss(self, batch: dict[str, Tensor], aid: nn.Module, weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Localizer.loss`: cross-entropy and Dice of pixels, cross-entropy of the face."""
@@ -95,9 +89,17 @@ def pixel_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return entropy, dice.mean() if doctored.any() else entropy.new_zeros(())
 
 
-def _block(inner: int, outer: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def face_evidence(deep: Tensor, cells: Tensor) -> Tensor:
+    """What tells of the whole face, (N, C + 2): the mean of features (N, C, h, w), strongest and mean of logits (N, H, W)."""
+    flat = cells.flatten(1)
+    strongest = flat.topk(max(1, int(flat.shape[1] * _STRONGEST)), dim=1).values.mean(1, keepdim=True)
+    return torch.cat([deep.mean((2, 3)), strongest, flat.mean(1, keepdim=True)], 1)
+
+
+def block(inner: int, outer: int, *, kernel: int = 3, stride: int = 1, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+    """A convolution, normalised by batch, and its activation."""
     convolution = nn.Conv2d(inner, outer, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outer), nn.SiLU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(outer), activation())
 
 
 class _Join(nn.Module):
@@ -105,9 +107,9 @@ class _Join(nn.Module):
 
     def __init__(self, above: int, skip: int, out: int) -> None:
         super().__init__()
-        self.first = _block(above + skip, out, kernel=1)
+        self.first = block(above + skip, out, kernel=1)
         self.second = nn.Sequential(
-            nn.Conv2d(out, out, 3, padding=1, groups=out, bias=False), nn.BatchNorm2d(out), _block(out, out, kernel=1)
+            nn.Conv2d(out, out, 3, padding=1, groups=out, bias=False), nn.BatchNorm2d(out), block(out, out, kernel=1)
         )
 
     def forward(self, above: Tensor, skip: Tensor) -> Tensor:

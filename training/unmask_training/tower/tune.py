@@ -15,6 +15,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from unmask_training.adaptation.heads import kind_weights
+from unmask_training.checkpoints import save
 from unmask_training.data.chips import Row
 from unmask_training.detector.network import read_state
 from unmask_training.tower.features import Viewer
@@ -110,9 +111,7 @@ def _step(tower: VisionTower, probe: Probe, scene: Scene, targets: tuple[NDArray
 
 def _save(kept: Path, held: Mapping[str, Any], step: int) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
-    aside = kept.with_suffix(".writing")
-    torch.save({"step": step, **{name: part.state_dict() for name, part in held.items()}}, aside)
-    aside.replace(kept)
+    save({"step": step, **{name: part.state_dict() for name, part in held.items()}}, kept)
 
 
 def _resumed(kept: Path, held: Mapping[str, Any]) -> int:

@@ -40,7 +40,7 @@ class Own(nn.Module):
 
     def forward(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         """uint8 (N, S, S, 3) and the tower's tokens to what the tower takes, heat and score."""
-        pixels = image.permute(0, 3, 1, 2).float()
+        pixels = planar(image)
         return (self.model.tower_pixels(pixels), *self.model(tokens, pixels))
 
 
@@ -60,7 +60,7 @@ def parity(model: TokenLocalizer, whole: bytes) -> float:
     views = golden_pictures(model.size)
     *found, tokens = reading(whole, TOKENS).run([*model.heads, TOKENS], {"image": views})
     with torch.no_grad():
-        expected = model(torch.from_numpy(tokens), planar(views))
+        expected = model(torch.from_numpy(tokens), planar(torch.from_numpy(views)))
     gap = max(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, expected, strict=True))
     if gap > _PARITY:
         raise ValueError(f"model.onnx differs from torch by {gap:.2g}, more than {_PARITY}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from unmask_training.checkpoints import save
 from unmask_training.localizer.fit import CHECKPOINT
 from unmask_training.localizer.samples import Sampler
 from unmask_training.localizer.tokens.network import TokenHead, TokenLocalizer, planar
@@ -43,7 +44,7 @@ def fit(told: Mapping[str, Any], data: Path, out: Path, weights: Path | None, re
     kept = out / EPOCHS
     model = fitted(recipe, material, Shards(folder, recipe.samples), kept)
     state = {"recipe": _plain(recipe), "network": model.state_dict(), "tower": hashlib.sha256(raw).hexdigest()}
-    torch.save(state, out / CHECKPOINT)
+    save(state, out / CHECKPOINT)
     kept.unlink()
     return out / CHECKPOINT
 
@@ -97,9 +98,7 @@ class _Fit:
 
     def keep(self, kept: Path, epoch: int) -> None:
         state = {"head": self.head.state_dict(), "optimiser": self.optimiser.state_dict()}
-        aside = kept.with_suffix(".writing")
-        torch.save({"recipe": _plain(self.recipe), "epoch": epoch, **state}, aside)
-        aside.replace(kept)
+        save({"recipe": _plain(self.recipe), "epoch": epoch, **state}, kept)
 
     def resumed(self, kept: Path | None) -> int:
         """The epoch that comes next; raises `ValueError` for a fit that another recipe began."""
@@ -136,7 +135,7 @@ def _batch(shards: Shards, numbers: NDArray[np.int64], rng: np.random.Generator)
     laid = tokens.reshape(len(tokens), side, side, -1)
     for part in (laid, views, cover):
         part[turned] = part[turned, :, ::-1]
-    return torch.from_numpy(tokens), planar(views), torch.from_numpy(cover).float() / 255.0
+    return torch.from_numpy(tokens), planar(torch.from_numpy(views)), torch.from_numpy(cover).float() / 255.0
 
 
 def _share(step: int, steps: int, warmup: int) -> float:

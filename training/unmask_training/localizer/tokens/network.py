@@ -6,23 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.core.vit_trunk import TOKEN_BLOCKS, WIDTH
 from unmask_training.localizer.tokens.pixels import PixelStream
-from unmask_training.localizer.unet import pixel_losses
+from unmask_training.localizer.unet import face_evidence, pixel_losses
 from unmask_training.tower.network import PARTS
 from unmask_training.tower.parts import MEAN, STD
 
 HELD: Final = (*PARTS, "mean", "matrix")
 # Channels at a sixteenth, an eighth and a quarter of the view's side.
 _CHANNELS: Final = (96, 64, 32)
-# The share of cells whose mean stands for the strongest evidence in a face.
-_STRONGEST: Final = 0.01
+# The share of faces that training shows without tokens.
+_BLIND: Final = 0.15
 
 
 class TokenHead(nn.Module):
@@ -33,10 +31,10 @@ class TokenHead(nn.Module):
     forged from genuine where the last block does not: Koutlis and Papadopoulos, ECCV 2024 (there of whole pictures).
     """
 
-    def __init__(self, width: int, dropout: float = 0.1, blind: float = 0.15) -> None:
+    def __init__(self, width: int, dropout: float = 0.1) -> None:
         super().__init__()
         deep, middle, fine = _CHANNELS
-        self.blind, self.drop = blind, nn.Dropout2d(dropout)
+        self.drop = nn.Dropout2d(dropout)
         self.pixels = PixelStream()
         quarter, eighth, sixteenth = self.pixels.channels
         self.first = nn.Sequential(nn.Conv2d(width, deep, 1), nn.BatchNorm2d(deep), nn.GELU())
@@ -57,16 +55,13 @@ class TokenHead(nn.Module):
         value = self.eighth(torch.cat([_doubled(deep), eighth], 1))
         value = self.quarter(torch.cat([_doubled(value), quarter], 1))
         cells = self.last(value)[:, 0]
-        flat = cells.flatten(1)
-        strongest = flat.topk(max(1, int(flat.shape[1] * _STRONGEST)), dim=1).values.mean(1, keepdim=True)
-        evidence = torch.cat([deep.mean((2, 3)), strongest, flat.mean(1, keepdim=True)], 1)
-        return cells, self.face(evidence)[:, 0]
+        return cells, self.face(face_evidence(deep, cells))[:, 0]
 
     def _sometimes(self, tokens: Tensor) -> Tensor:
         """In training some faces go without tokens: they are learned from so much sooner that pixels would be left unread."""
         if not self.training:
             return tokens
-        return tokens * (torch.rand(len(tokens), 1, 1) >= self.blind)
+        return tokens * (torch.rand(len(tokens), 1, 1) >= _BLIND)
 
     def loss(self, tokens: Tensor, images: Tensor, cover: Tensor, weight: float) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy and Dice of cells, cross-entropy of the face; `cover` (N, S/4, S/4) in 0..1."""
@@ -79,9 +74,9 @@ class TokenHead(nn.Module):
         return weight * (entropy + 0.5 * dice) + faces, parts
 
 
-def planar(views: NDArray[np.uint8]) -> Tensor:
+def planar(views: Tensor) -> Tensor:
     """Views (N, S, S, 3) as (N, 3, S, S) floats 0..255, in memory as they lie."""
-    return torch.from_numpy(views).permute(0, 3, 1, 2).float()
+    return views.permute(0, 3, 1, 2).float()
 
 
 def _doubled(value: Tensor) -> Tensor:

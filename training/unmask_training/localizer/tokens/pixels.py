@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unmask_training.localizer.unet import block
+
 # Channels at a half, a quarter, an eighth and a sixteenth of the view's side, and residual blocks at the last three.
 _CHANNELS: Final = (32, 48, 96, 128)
 _BLOCKS: Final = (2, 2, 1)
 # A pixel's deviation from its neighbourhood is this many times weaker than colours are.
 _FAINT: Final = 4.0
+_block = partial(block, activation=nn.ReLU)
 
 
 class PixelStream(nn.Module):
@@ -26,10 +31,9 @@ class PixelStream(nn.Module):
         half, *self.channels = _CHANNELS
         # Two by two pixels side by side as channels: the same reach as a stride, at a quarter of the work.
         self.stem = _block(24, half)
-        sizes = zip((half, *self.channels), self.channels, _BLOCKS, strict=False)
         self.stages = nn.ModuleList(
             nn.Sequential(_block(inner, outer, stride=2), *(_Residual(outer) for _ in range(count)))
-            for inner, outer, count in sizes
+            for (inner, outer), count in zip(pairwise(_CHANNELS), _BLOCKS, strict=True)
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -42,10 +46,6 @@ class PixelStream(nn.Module):
             value = stage(value)
             found.append(value)
         return found
-
-
-def _block(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU())
 
 
 class _Residual(nn.Module):

@@ -65,7 +65,7 @@ class Judged:
         """What the head says of every case."""
         for start in range(0, len(self.cases), _BATCH):
             tokens = torch.from_numpy(self.tokens[start : start + _BATCH].astype(np.float32))
-            views = planar(np.stack([case.view for case in self.cases[start : start + _BATCH]]))
+            views = planar(torch.from_numpy(np.stack([case.view for case in self.cases[start : start + _BATCH]])))
             with torch.no_grad():
                 cells, faces = model.head(tokens, views)
             for heat, score in zip(cells.sigmoid().numpy(), faces.sigmoid().numpy(), strict=True):
